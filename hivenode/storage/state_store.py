@@ -1,0 +1,289 @@
+"""Agreed state on disk: an ordered map in LMDB under an overlay in memory.
+
+Applying a committed entry writes into the overlay, so it costs no I/O and its answer goes out at once: the entry itself is
+already durable in the log. Every now and then the overlay is flushed, with the applied index and the configuration, in
+one transaction; after a crash the log is replayed from that index. So the state may lag the log but is never ahead of it,
+and never half of an entry.
+
+With the applied index stands a digest: a running SHA-256 over what every entry since the first one wrote, so that two members
+which applied the same entries to the same state have the same digest, and a difference, once written, never goes away.
+
+Three layers, newest first: `active` (being written), `flushing` (being committed by the writer thread), the map. A deleted key
+is a tombstone (None) in its layer. The event loop owns the layers; the writer thread sees only a frozen batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+from sortedcontainers import SortedDict
+
+from hivenode.consensus import ConfState, MemberId
+from hivenode.encoding.canonical import decode, encode
+from hivenode.errors import Code, HiveError, ensure
+from hivenode.runtime.stores import Flush
+
+MAP_BYTES: Final = 64 << 30
+"""Address space, not disk (see log_store)."""
+ACTIVE_KEYS_MAX: Final = 200_000
+"""Above it `overfull` tells the runtime to wait for a flush: some 100 MB of overlay."""
+FORMAT: Final = 1
+
+NO_DIGEST: Final = bytes(32)
+"""The digest before the first entry."""
+
+_APPLIED, _FORMAT = b"applied", b"format"
+_ENTRY_HEAD: Final = struct.Struct(">QQ")
+_ROW_HEAD: Final = struct.Struct(">Ii")
+
+
+def _after_prefix(prefix: bytes) -> bytes | None:
+    """The least key that is greater than every key with this prefix; None when there is none."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateMark:
+    """As of which entry a copy of the agreed state is, and what stands there beside the rows."""
+
+    index: int
+    term: int
+    digest: bytes
+    conf: ConfState
+
+    def to_value(self) -> list[Any]:
+        return [self.index, self.term, self.digest, _conf_value(self.conf)]
+
+    @classmethod
+    def of_value(cls, value: Any) -> StateMark:
+        return cls(index=value[0], term=value[1], digest=value[2], conf=_conf_of(value[3]))
+
+
+def open_environment(folder: Path, *, sync: bool = True) -> lmdb.Environment:
+    """The LMDB environment of an agreed state; without `sync` its maker calls `Environment.sync` when it is whole."""
+    # Without metasync a power cut may lose the last commits but never the map's integrity, and the log has them all.
+    return lmdb.open(
+        str(folder), map_size=MAP_BYTES, max_dbs=2, metasync=False, sync=sync, mode=0o600, max_spare_txns=2
+    )
+
+
+def write_mark(transaction: lmdb.Transaction, meta: Any, mark: StateMark) -> None:
+    """Writes format and mark, in the transaction that makes them true."""
+    transaction.put(_FORMAT, encode(FORMAT), db=meta)
+    transaction.put(_APPLIED, encode(mark.to_value()), db=meta)
+
+
+def _conf_value(conf: ConfState) -> list[Any]:
+    parts = (conf.voters, conf.voters_outgoing, conf.learners, conf.learners_next)
+    return [[sorted(part) for part in parts], conf.auto_leave]
+
+
+def _conf_of(value: Any) -> ConfState:
+    parts = [frozenset(MemberId(member) for member in part) for part in value[0]]
+    return ConfState(
+        voters=parts[0], voters_outgoing=parts[1], learners=parts[2], learners_next=parts[3], auto_leave=value[1]
+    )
+
+
+class StateStore:
+    """The agreed state of one node; fills the pure rooms' `StateView`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._active: dict[bytes, bytes | None] = {}
+        self._active_keys: SortedDict[bytes, None] = SortedDict()
+        self._flushing: dict[bytes, bytes | None] = {}
+        self._flushing_keys: SortedDict[bytes, None] = SortedDict()
+        self._touched: dict[bytes, bytes | None] = {}
+        self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._environment = open_environment(folder)
+        self._main = self._environment.open_db(b"main")
+        self._meta = self._environment.open_db(b"meta")
+        mark = StateMark(index=0, term=0, digest=NO_DIGEST, conf=ConfState())
+        with self._environment.begin(write=True) as transaction:
+            found = transaction.get(_FORMAT, db=self._meta)
+            if found is None:
+                transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
+            elif decode(found) != FORMAT:
+                raise HiveError(Code.INVALID_ARGUMENT, f"{folder} was written by a newer hivenode: upgrade this one")
+            applied = transaction.get(_APPLIED, db=self._meta)
+            if applied is not None:
+                mark = StateMark.of_value(decode(applied))
+        self.applied_index, self.applied_term = mark.index, mark.term
+        self.digest, self.conf = mark.digest, mark.conf
+        self._reader = self._environment.begin(db=self._main)
+
+    # --- StateView -------------------------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> bytes | None:
+        if key in self._active:
+            return self._active[key]
+        if key in self._flushing:
+            return self._flushing[key]
+        return self._reader.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        if key not in self._active:
+            self._active_keys[key] = None
+        self._active[key] = value
+        self._touched[key] = value
+
+    def delete(self, key: bytes) -> None:
+        if key not in self._active:
+            self._active_keys[key] = None
+        self._active[key] = None
+        self._touched[key] = None
+
+    def scan(self, prefix: bytes, *, after: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        layers = [
+            self._overlay_keys(self._active_keys, prefix, after, reverse),
+            self._overlay_keys(self._flushing_keys, prefix, after, reverse),
+            self._map_keys(prefix, after, reverse),
+        ]
+        heads: list[bytes | None] = [next(layer, None) for layer in layers]
+        pick = max if reverse else min
+        while True:
+            waiting = [head for head in heads if head is not None]
+            if not waiting:
+                return
+            key = pick(waiting)
+            for position, head in enumerate(heads):
+                if head == key:
+                    heads[position] = next(layers[position], None)
+            value = self.get(key)
+            if value is not None:
+                yield key, value
+
+    @staticmethod
+    def _overlay_keys(keys: SortedDict[bytes, None], prefix: bytes, after: bytes, reverse: bool) -> Iterator[bytes]:
+        low, high = prefix, _after_prefix(prefix)
+        low_inclusive = True
+        if after and reverse:
+            high = after if high is None else min(high, after)
+        elif after and after >= low:
+            low, low_inclusive = after, False
+        return keys.irange(low, high, inclusive=(low_inclusive, False), reverse=reverse)
+
+    def _map_keys(self, prefix: bytes, after: bytes, reverse: bool) -> Iterator[bytes]:
+        with self._reader.cursor(db=self._main) as cursor:
+            if reverse:
+                end = _after_prefix(prefix)
+                if after and (end is None or after < end):
+                    end = after
+                # `set_range` finds the first key ≥ end; the one before it is the greatest below end.
+                found = cursor.prev() if end is not None and cursor.set_range(end) else cursor.last()
+            else:
+                found = cursor.set_range(max(prefix, after)) if prefix or after else cursor.first()
+                if found and after and cursor.key() == after:
+                    found = cursor.next()
+            while found and cursor.key().startswith(prefix):
+                yield cursor.key()
+                found = cursor.prev() if reverse else cursor.next()
+
+    def finish_entry(self, index: int, term: int) -> None:
+        """An entry is applied: what it wrote goes into the digest, in key order, as it stands at the entry's end."""
+        touched = self._touched
+        parts = [self.digest, _ENTRY_HEAD.pack(index, term)]
+        for key in sorted(touched):
+            value = touched[key]
+            parts.append(_ROW_HEAD.pack(len(key), -1 if value is None else len(value)))
+            parts.append(key)
+            if value is not None:
+                parts.append(value)
+        self.digest = hashlib.sha256(b"".join(parts)).digest()
+        self.applied_index, self.applied_term = index, term
+        touched.clear()
+
+    # --- flushing --------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything to flush."""
+        return bool(self._active)
+
+    @property
+    def overfull(self) -> bool:
+        return len(self._active) > ACTIVE_KEYS_MAX
+
+    def begin_flush(self) -> Flush:
+        """Freezes the overlay for the writer thread; one flush at a time."""
+        ensure(not self._flushing, "two flushes of the agreed state overlap")
+        self._flushing, self._active = self._active, {}
+        self._flushing_keys, self._active_keys = self._active_keys, SortedDict()
+        return Flush(
+            rows=self._flushing,
+            applied_index=self.applied_index,
+            applied_term=self.applied_term,
+            digest=self.digest,
+            conf=self.conf,
+        )
+
+    def commit_flush(self, flush: Flush) -> None:
+        """On the writer thread: one transaction with the rows, the applied index and the configuration."""
+        try:
+            with self._environment.begin(write=True, db=self._main) as transaction:
+                with transaction.cursor(db=self._main) as cursor:
+                    cursor.putmulti([(key, value) for key, value in sorted(flush.rows.items()) if value is not None])
+                for key, value in flush.rows.items():
+                    if value is None:
+                        transaction.delete(key)
+                mark = StateMark(
+                    index=flush.applied_index, term=flush.applied_term, digest=flush.digest, conf=flush.conf
+                )
+                write_mark(transaction, self._meta, mark)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise HiveError(Code.DISK_FULL, f"the agreed state cannot be written: {error}") from error
+
+    def end_flush(self) -> None:
+        """Back on the event loop: the flushed rows are read from the map from now on."""
+        self._reader.abort()
+        self._reader = self._environment.begin(db=self._main)
+        self._flushing, self._flushing_keys = {}, SortedDict()
+
+    def abandon_flush(self) -> None:
+        """After a failed commit: the rows go back under those written since, to be flushed again."""
+        merged = {**self._flushing, **self._active}
+        self._active, self._active_keys = merged, SortedDict.fromkeys(merged)
+        self._flushing, self._flushing_keys = {}, SortedDict()
+
+    def sync(self) -> None:
+        """On the writer thread: the last flush survives the loss of power when this returns."""
+        self._environment.sync(True)
+
+    # --- as a whole ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def copying(self) -> Iterator[tuple[StateMark, Iterator[tuple[bytes, bytes]]]]:
+        """On any thread: one moment of what was flushed, all rows in key order. Flushes go on meanwhile."""
+        with self._environment.begin() as transaction:
+            applied = transaction.get(_APPLIED, db=self._meta)
+            ensure(applied is not None, "a snapshot of an agreed state that was never flushed")
+            with transaction.cursor(db=self._main) as cursor:
+                yield StateMark.of_value(decode(applied or b"")), iter(cursor)
+
+    def adopt(self, folder: Path) -> None:
+        """Goes on with the agreed state in `folder`; nobody copies or flushes the old one meanwhile."""
+        ensure(not self._flushing, "the agreed state is replaced while it is flushed")
+        self.close()
+        self._active, self._active_keys = {}, SortedDict()
+        self._touched.clear()
+        self._open(folder)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes used of the map, and the map's size."""
+        info, stat = self._environment.info(), self._environment.stat()
+        return (info["last_pgno"] + 1) * stat["psize"], info["map_size"]
+
+    def close(self) -> None:
+        self._reader.abort()
+        self._environment.close()

@@ -1,0 +1,103 @@
+"""The log on disk: what is written is there after a reopening, and a conflicting tail is replaced whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Unavailable
+from hivenode.errors import InvariantError
+from hivenode.runtime.stores import LogWrite
+from hivenode.storage.log_store import LogStore
+
+
+def entry(index: int, term: int, data: bytes = b"x") -> Entry:
+    return Entry(term=term, index=index, kind=EntryKind.NORMAL, data=data)
+
+
+def write(store: LogStore, *entries: Entry, hard_state: HardState | None = None) -> None:
+    batch = LogWrite(hard_state=hard_state, entries=entries)
+    store.write(batch)
+    store.written(batch)
+
+
+def test_entries_and_hard_state_survive_a_reopening(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "log")
+    state = HardState(term=3, vote=MemberId("a.1"), commit=2)
+    write(store, entry(1, 1), entry(2, 3, b"two"), hard_state=state)
+    incarnation = store.incarnation
+    store.close()
+    again = LogStore(tmp_path / "log")
+    assert again.initial_state()[0] == state
+    assert (again.first_index(), again.last_index(), again.incarnation) == (1, 2, incarnation)
+    assert again.entries(1, 3, 1 << 20) == [entry(1, 1), entry(2, 3, b"two")]
+    assert again.term(0) == 0
+    again.close()
+
+
+def test_a_conflicting_tail_is_replaced_whole_on_disk_and_in_memory(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "log")
+    write(store, *[entry(index, 1) for index in range(1, 11)])
+    write(store, entry(4, 2, b"new"))
+    for view in (store, None):
+        if view is None:
+            store.close()
+            view = LogStore(tmp_path / "log")
+        assert view.last_index() == 4
+        assert [found.term for found in view.entries(1, 5, 1 << 20)] == [1, 1, 1, 2]
+        with pytest.raises(Unavailable):
+            view.term(5)
+        last = view
+    last.close()
+
+
+def test_a_gap_is_a_broken_invariant(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "log")
+    with pytest.raises(InvariantError):
+        store.write(LogWrite(hard_state=None, entries=(entry(2, 1),)))
+    assert store.last_index() == 0
+    store.close()
+
+
+def test_entries_are_bounded_by_bytes_but_never_empty(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "log")
+    write(store, *[entry(index, 1, b"y" * 100) for index in range(1, 6)])
+    assert len(store.entries(1, 6, 250)) == 2
+    assert len(store.entries(1, 6, 1)) == 1
+    store.close()
+
+
+def test_a_new_folder_is_a_new_incarnation(tmp_path: Path) -> None:
+    first, second = LogStore(tmp_path / "one"), LogStore(tmp_path / "two")
+    assert first.incarnation != second.incarnation
+    first.close()
+    second.close()
+
+
+def test_a_log_belongs_to_one_hive_for_ever(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "log")
+    store.bind("h1", LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry(1, 1),)))
+    with pytest.raises(InvariantError):
+        store.bind("h2", None)
+    store.close()
+    again = LogStore(tmp_path / "log")
+    assert (again.hive_id, again.last_index()) == ("h1", 1)
+    again.close()
+
+
+def test_a_hive_is_born_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LogStore(tmp_path / "log")
+
+    def crash(batch: LogWrite) -> None:
+        raise KeyboardInterrupt
+
+    # Whatever follows the durable write of the first entry must not be needed for it to belong to a hive.
+    monkeypatch.setattr(store, "written", crash)
+    birth = LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry(1, 1),))
+    with pytest.raises(KeyboardInterrupt):
+        store.bind("h" * 32, birth)
+    store.close()
+    again = LogStore(tmp_path / "log")
+    assert (again.last_index(), again.hive_id) == (1, "h" * 32)
+    again.close()

@@ -1,0 +1,97 @@
+"""The agreed state's overlay against a plain dictionary, and what survives a reopening."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from hivenode.consensus import ConfState, MemberId
+from hivenode.storage.state_store import StateStore
+
+KEYS = st.binary(min_size=1, max_size=3).map(lambda raw: bytes(b"\x00a\xff"[byte % 3] for byte in raw))
+
+
+class StateStoreMachine(RuleBasedStateMachine):
+    """Random writes, flushes and reopenings; every read agrees with a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = StateStore(Path(self.folder.name) / "state")
+        self.model: dict[bytes, bytes] = {}
+
+    @rule(key=KEYS, value=st.binary(max_size=4))
+    def put(self, key: bytes, value: bytes) -> None:
+        self.store.put(key, value)
+        self.model[key] = value
+
+    @rule(key=KEYS)
+    def delete(self, key: bytes) -> None:
+        self.store.delete(key)
+        self.model.pop(key, None)
+
+    @rule(during=st.lists(st.tuples(KEYS, st.binary(max_size=2)), max_size=3), fail=st.booleans())
+    def flush(self, during: list[tuple[bytes, bytes]], fail: bool) -> None:
+        batch = self.store.begin_flush()
+        if not fail:
+            self.store.commit_flush(batch)
+        for key, value in during:
+            self.put(key, value)
+        if fail:
+            self.store.abandon_flush()
+        else:
+            self.store.end_flush()
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.applied_index += 1
+        batch = self.store.begin_flush()
+        self.store.commit_flush(batch)
+        self.store.close()
+        applied = self.store.applied_index
+        self.store = StateStore(Path(self.folder.name) / "state")
+        assert self.store.applied_index == applied
+
+    @rule(prefix=st.binary(max_size=2), after=st.one_of(st.just(b""), KEYS), reverse=st.booleans())
+    def scan(self, prefix: bytes, after: bytes, reverse: bool) -> None:
+        wanted = [
+            (key, value)
+            for key, value in sorted(self.model.items(), reverse=reverse)
+            if key.startswith(prefix) and (not after or (key < after if reverse else key > after))
+        ]
+        assert list(self.store.scan(prefix, after=after, reverse=reverse)) == wanted
+
+    @invariant()
+    def reads_agree(self) -> None:
+        assert dict(self.store.scan(b"")) == self.model
+        for key in (b"a", b"\x00", b"a\xff"):
+            assert self.store.get(key) == self.model.get(key)
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+
+StateStoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+test_overlay_reads_like_a_dictionary = StateStoreMachine.TestCase
+
+
+def test_configuration_and_applied_index_come_back_with_the_rows_of_the_same_flush(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "state")
+    store.put(b"a", b"1")
+    store.applied_index = 7
+    store.conf = ConfState(voters=frozenset({MemberId("x.1"), MemberId("y.2")}), learners=frozenset({MemberId("z.3")}))
+    batch = store.begin_flush()
+    store.put(b"b", b"unflushed")
+    store.commit_flush(batch)
+    store.end_flush()
+    store.close()
+    reopened = StateStore(tmp_path / "state")
+    assert (reopened.applied_index, reopened.conf) == (7, store.conf)
+    assert dict(reopened.scan(b"")) == {b"a": b"1"}
+    reopened.close()
