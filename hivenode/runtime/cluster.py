@@ -1,0 +1,269 @@
+"""What the owner of a machine does with the hive: take a node out, leave, hand leadership over, copy the state.
+
+Fills `ClusterControl`.
+
+Rules:
+- Only the owner of this machine asks, from this machine. What the leader must do it is asked for as one member asks another.
+- A node that leads hands leadership over before it goes; the only voter makes a learner a voter for that first.
+- A node is out when the hive's list and the configuration are without it. What it has on disk stays, and is of no use to it:
+  the hive takes it back with an empty data directory only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from hivenode.consensus import ConfChange, MemberId
+from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.recovery import base_of
+from hivenode.errors import Code, HiveError
+from hivenode.pool import queries
+from hivenode.pool.commands import RemoveNode
+from hivenode.pool.events import Event, NodeRemoved, StateReplaced
+from hivenode.pool.records import NodeKind
+from hivenode.runtime.local import LocalNode, node_of
+from hivenode.runtime.ports import ClusterAction, ClusterOrder, HivePhase, MadeCopy, PeerNetwork
+from hivenode.runtime.replica import Replica
+from hivenode.runtime.requests import accepted
+
+HANDOVER_DEADLINE_S: Final = 1.0
+"""A transfer of leadership takes two round trips."""
+INTRODUCE_DEADLINE_S: Final = 3.0
+LAST_WORDS_S: Final = 5.0
+"""So long a removed voter goes on, so that the others need not wait for the change that takes its vote."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HiveCluster:
+    """See the module.
+
+    Args:
+        connected: the nodes whose message stream to or from this one stands.
+        left: called once this node has left its hive for good.
+        moves: called to start this node anew in another hive, by id and address; what it has is kept beside.
+    """
+
+    def __init__(
+        self,
+        *,
+        local: LocalNode,
+        peers: PeerNetwork,
+        connected: Callable[[], set[NodeId]],
+        left: Callable[[], None],
+        moves: Callable[[str, str], None],
+    ) -> None:
+        self._local = local
+        self._peers = peers
+        self._connected = connected
+        self._left = left
+        self._moves = moves
+        self._removed = asyncio.Event()
+        self._gone = False
+        local.on_replica(self._watch)
+
+    # --- what the owner asks ---------------------------------------------------------------------------------------
+
+    async def remove(self, node: str, deadline_s: float) -> str:
+        return await self._order(ClusterOrder(action=ClusterAction.REMOVE, node=node), deadline_s)
+
+    async def hand_leadership(self, node: str, deadline_s: float) -> str:
+        return await self._order(ClusterOrder(action=ClusterAction.TRANSFER, node=node), deadline_s)
+
+    async def leave(self, deadline_s: float) -> None:
+        await self.remove(self._local.node_id, deadline_s)
+        self._end()
+
+    async def move(self, address: str, abandon: bool, deadline_s: float) -> str:
+        intro = await self._peers.introduce(address, min(deadline_s, INTRODUCE_DEADLINE_S))
+        own = self._local.hive_id()
+        if not intro.hive_id or intro.phase is not HivePhase.MEMBER:
+            raise HiveError(
+                Code.INVALID_ARGUMENT, f"the machine at {address} is in no hive yet: start it, and ask again"
+            )
+        if own and base_of(intro.hive_id) == base_of(own):
+            raise HiveError(Code.INVALID_ARGUMENT, f"the machine at {address} is of this node's own hive")
+        if own and not abandon:
+            raise HiveError(
+                Code.INVALID_ARGUMENT,
+                f"this node is in hive {own}; say --abandon to give up what it has there, and join {intro.hive_id}",
+            )
+        if own:
+            await self._go_out(deadline_s)
+        self._moves(intro.hive_id, address)
+        return intro.hive_id
+
+    async def _go_out(self, deadline_s: float) -> None:
+        """The others shall not wait for this node's vote. Alone, or with others that cannot take over, it just goes."""
+        self._gone = True  # The end of this life is a move, and not a leaving for good.
+        try:
+            await self.remove(self._local.node_id, deadline_s)
+        except HiveError as error:
+            if error.code is not Code.INVALID_ARGUMENT:
+                self._gone = False
+                raise
+
+    async def snapshot(self) -> MadeCopy:
+        replica = self._local.replica
+        if replica is None:
+            raise HiveError(Code.NOT_A_MEMBER, "this node holds no copy of the hive's state")
+        made = await replica.make_snapshot()
+        return MadeCopy(
+            path=made.path,
+            index=made.meta.index,
+            term=made.meta.term,
+            size_bytes=made.ref.size_bytes,
+            sha256=made.ref.sha256,
+        )
+
+    async def _order(self, order: ClusterOrder, deadline_s: float) -> str:
+        replica = self._local.replica
+        if replica is not None and replica.leads:
+            going = self._resolve(replica, order.node) if order.action is ClusterAction.REMOVE else None
+            if going != self._local.node_id:
+                return await self.carry_out(order, deadline_s)
+            await self._make_room(replica, deadline_s)
+        leader = await self._local.leader(deadline_s)
+        return await self._peers.manage_hive(leader, order, deadline_s)
+
+    # --- at the leader ---------------------------------------------------------------------------------------------
+
+    async def carry_out(self, order: ClusterOrder, deadline_s: float) -> str:
+        """Does what a member asks; returns the node's whole id. Raises NO_LEADER, NODE_NOT_FOUND, INVALID_ARGUMENT."""
+        replica = self._local.replica
+        if replica is None or not replica.leads:
+            raise HiveError(Code.NO_LEADER, "this node does not lead; ask again")
+        node = self._resolve(replica, order.node)
+        match order.action:
+            case ClusterAction.TRANSFER:
+                await self._hand_over(replica, self._voter_of(replica, node))
+            case ClusterAction.REMOVE:
+                if node == self._local.node_id:
+                    await self._make_room(replica, deadline_s)
+                    raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
+                await self._remove(replica, node, deadline_s)
+        return node
+
+    async def _remove(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
+        command = RemoveNode(node_id=node, reason="The node was taken out of the hive.")
+        accepted(await replica.propose(command, deadline_s=deadline_s))
+        _log.info("node removed", node=node)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._changed(replica, lambda: not self._is_member(replica, node))
+        except TimeoutError:
+            raise HiveError(
+                Code.OUTCOME_UNKNOWN, f"{node} is off the list, and still in the configuration: look at the members"
+            ) from None
+
+    async def _make_room(self, replica: Replica, deadline_s: float) -> None:
+        """Lets another lead. Raises INVALID_ARGUMENT when there is no other."""
+        status = replica.status()
+        if len(status.conf.voters) == 1:
+            learners = [member for member in status.conf.learners if node_of(member) in self._connected()]
+            if not learners:
+                raise HiveError(
+                    Code.INVALID_ARGUMENT,
+                    "no other machine can take over: start one, or stop this daemon and remove its data directory",
+                )
+            best = max(learners, key=lambda member: (status.progress[member].match, member))
+            await replica.propose_conf_change(ConfChange(add_voters=(best,)), deadline_s=deadline_s)
+            await self._hand_over(replica, best)
+            return
+        if not await self.hand_over():
+            raise HiveError(Code.NODE_OFFLINE, "no other voter took over in time; ask again")
+
+    async def hand_over(self) -> bool:
+        """Names the best successor that is there, and returns whether it leads now."""
+        replica = self._local.replica
+        if replica is None or not replica.leads:
+            return True
+        status, connected = replica.status(), self._connected()
+        ready = [
+            member
+            for member in status.conf.voters
+            if member != replica.member_id and node_of(member) in connected and member in status.progress
+        ]
+        if not ready:
+            return False
+        try:
+            await self._hand_over(replica, max(ready, key=lambda member: (status.progress[member].match, member)))
+        except HiveError:
+            return False
+        return True
+
+    async def _hand_over(self, replica: Replica, to: MemberId) -> None:
+        if to == replica.member_id:
+            return
+        replica.transfer_leader(to)
+        try:
+            async with asyncio.timeout(HANDOVER_DEADLINE_S):
+                await self._changed(replica, lambda: not replica.leads)
+        except TimeoutError:
+            raise HiveError(Code.NODE_OFFLINE, f"{node_of(to)} did not take over in time; ask again") from None
+
+    # --- small things ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    async def _changed(replica: Replica, holds: Callable[[], bool]) -> None:
+        changed = asyncio.Event()
+        replica.on_leadership(changed.set)
+        while not holds():
+            changed.clear()
+            await changed.wait()
+
+    @staticmethod
+    def _resolve(replica: Replica, name: str) -> NodeId:
+        """A node of the hive by its id or an unmistakable beginning of it."""
+        known = [entry.node_id for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
+        found = [node for node in known if name and node.startswith(name)]
+        if not found:
+            raise HiveError(Code.NODE_NOT_FOUND, f"the hive has no node {name[:64]}")
+        if len(found) > 1:
+            raise HiveError(Code.INVALID_ARGUMENT, f"{len(found)} nodes begin with {name[:64]}: write more of the id")
+        return found[0]
+
+    @staticmethod
+    def _is_member(replica: Replica, node: NodeId) -> bool:
+        return any(node_of(member) == node for member in replica.status().conf.members())
+
+    @staticmethod
+    def _voter_of(replica: Replica, node: NodeId) -> MemberId:
+        for member in replica.status().conf.voters:
+            if node_of(member) == node:
+                return member
+        raise HiveError(Code.INVALID_ARGUMENT, f"{node} has no vote, so it cannot lead")
+
+    # --- this node goes --------------------------------------------------------------------------------------------
+
+    def _watch(self, replica: Replica) -> None:
+        def applied(events: tuple[Event, ...]) -> None:
+            # An older log of this node may have been removed, which says nothing of this one.
+            if any(isinstance(event, NodeRemoved | StateReplaced) for event in events) and queries.was_removed(
+                replica.view(), self._local.node_id, self._local.incarnation
+            ):
+                self._removed.set()
+
+        replica.subscribe(applied)
+
+    async def run(self) -> None:
+        """Waits until another node's owner took this one out of the hive, and ends this daemon then."""
+        await self._removed.wait()
+        replica = self._local.replica
+        if replica is not None:
+            try:
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._changed(replica, lambda: not self._is_member(replica, self._local.node_id))
+            except TimeoutError:
+                _log.info("this node was removed, and has not heard that its vote is gone")
+        self._end()
+        await asyncio.Event().wait()
+
+    def _end(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self._left()

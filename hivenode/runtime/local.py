@@ -1,0 +1,377 @@
+"""The local node: what this machine is right now towards the hive, and the way to the hive's agreement from here.
+
+A node is *fresh* (no hive), a *replica* (holds the log) or *light* (belongs to a hive without holding its log: the role
+`worker`). It changes at most once while the daemon runs, when it forms or joins; giving a hive up restarts the daemon.
+
+Fills the ports `Agreement` (through the replica of the moment) and `Leadership`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import Executor
+from random import Random
+from typing import Any, Final
+
+from hivenode.config import Config
+from hivenode.consensus import ConfChange as RaftConfChange
+from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Message, RaftConfig, encode_conf_change
+from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord
+from hivenode.encoding.records import Record
+from hivenode.encoding.state_view import ReadView
+from hivenode.errors import Code, HiveError, ensure
+from hivenode.identity import Identity, verify_signature
+from hivenode.pool import queries
+from hivenode.pool.commands import Reply
+from hivenode.pool.events import Event, NodeChanged, StateReplaced
+from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
+from hivenode.runtime.ports import Introduction, PeerAddress, PeerNetwork, Standing
+from hivenode.runtime.replica import Replica
+from hivenode.runtime.stores import LogStorage, LogWrite, SnapshotRef, SnapshotStorage, StateStorage
+
+RECORD_LIFETIME_MS: Final = 30 * 24 * 3_600_000
+"""A record is made anew at every start and change of address; a machine that is away longer says hello again anyway."""
+COMMITTED_BYTES_MAX: Final = 128 << 10
+"""What is applied in one go: some 500 commands, 20 to 30 ms of the loop."""
+READ_DEADLINE_S: Final = 10.0
+"""A read waits no longer than this for a leader, whatever its caller would wait."""
+INTRODUCE_DEADLINE_S: Final = 2.0
+PEERS_MAX: Final = 4_096
+"""Addresses kept of nodes that are in no agreed state yet."""
+
+
+def member_id_of(node_id: NodeId, incarnation: str) -> MemberId:
+    """The Raft id of a node with one log: a node that lost its log is another member."""
+    return MemberId(f"{node_id}.{incarnation}")
+
+
+def node_of(member: MemberId) -> NodeId:
+    return NodeId(member.partition(".")[0])
+
+
+class LocalNode:
+    """See the module.
+
+    Args:
+        spawn: starts a coroutine that the daemon supervises; its failure stops the daemon.
+        capabilities: what this machine offers to tasks, as measured by now.
+        shortage: why new work cannot be written safely, or empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        identity: Identity,
+        log: LogStorage,
+        state: StateStorage,
+        snapshots: SnapshotStorage,
+        writer: Executor,
+        peers: PeerNetwork,
+        spawn: Callable[[Coroutine[Any, Any, None], str], None],
+        capabilities: Callable[[], Capabilities],
+        shortage: Callable[[], str],
+        version: str,
+        clock_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
+        rng: Random,
+    ) -> None:
+        self.config: Final = config
+        self.identity: Final = identity
+        self.node_id: Final = identity.node_id
+        self.member_id: Final = member_id_of(identity.node_id, log.incarnation)
+        self.version: Final = version
+        self.instance: Final = f"{wall_ms():013x}{rng.getrandbits(64):016x}"
+        self.clock_ms: Final = clock_ms
+        self.wall_ms: Final = wall_ms
+        self._log = log
+        self._state = state
+        self.snapshots: Final = snapshots
+        self._writer = writer
+        self._peers = peers
+        self._spawn = spawn
+        self._capabilities = capabilities
+        self.shortage: Final = shortage
+        self._rng = rng
+        self._addresses: tuple[str, ...] = ()
+        self._replica: Replica | None = None
+        self._replica_listeners: list[Callable[[Replica], None]] = []
+        self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
+        self._known: dict[NodeId, PeerAddress] = {}
+        self._offered: frozenset[NodeId] = frozenset()
+        self._light_leader: PeerAddress | None = None
+        self._writes_open = asyncio.Event()
+
+    # --- who this node is ------------------------------------------------------------------------------------------
+
+    @property
+    def replica(self) -> Replica | None:
+        return self._replica
+
+    @property
+    def incarnation(self) -> str:
+        """Of this node's log."""
+        return self._log.incarnation
+
+    def hive_id(self) -> str:
+        return self._log.hive_id
+
+    def set_addresses(self, addresses: Iterable[str]) -> None:
+        """The `host:port` under which peers reach this node, best first."""
+        self._addresses = tuple(addresses)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self._addresses
+
+    def record(self) -> tuple[NodeRecord, SignedNodeRecord]:
+        """This node's statement of itself, made and signed now; a later one has a greater sequence."""
+        now = self.wall_ms()
+        record = NodeRecord(
+            node_id=self.node_id,
+            public_key=self.identity.public_key,
+            incarnation=self._log.incarnation,
+            role=self.config.role,
+            addresses=self._addresses,
+            capabilities=self._capabilities(),
+            sequence=now,
+            expires_ms=now + RECORD_LIFETIME_MS,
+            version=self.version,
+        )
+        return record, self.identity.sign_record(record)
+
+    # --- from fresh to member --------------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """After a restart: goes on as what this node was in its hive."""
+        ensure(self.hive_id() != "", "there is no hive to go on with")
+        self._open_writes()
+        if self._log.last_index() > 0 or self.config.role is not Role.WORKER:
+            await self._start_replica(born=False)
+
+    async def be_born(self, hive_id: str) -> Replica:
+        """Starts a hive with this node as its one voter. The first log entry says so, for those who will replay it."""
+        birth = RaftConfChange(add_voters=(self.member_id,))
+        entry = Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=encode_conf_change(birth))
+        write = LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry,))
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._log.bind, hive_id, write)
+        return await self._start_replica(born=True)
+
+    async def enter(self, hive_id: str, *, replica: bool) -> None:
+        """Belongs to a hive from now on, for ever."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._log.bind, hive_id, None)
+        self._open_writes()
+        if replica:
+            await self._start_replica(born=False)
+
+    def open_writes(self) -> None:
+        """The founders are in, or have not come in time: users' writes are taken from now on."""
+        self._open_writes()
+
+    def _open_writes(self) -> None:
+        self._writes_open.set()
+
+    async def _start_replica(self, *, born: bool) -> Replica:
+        config = RaftConfig(
+            member_id=self.member_id,
+            election_timeout_ms=(self.config.election_timeout_min_ms, self.config.election_timeout_max_ms),
+            heartbeat_interval_ms=self.config.heartbeat_interval_ms,
+            max_committed_bytes_per_ready=COMMITTED_BYTES_MAX,
+        )
+        replica = Replica(
+            config=config,
+            log=self._log,
+            state=self._state,
+            snapshots=self.snapshots,
+            writer=self._writer,
+            send=self._send,
+            fetch=self._fetch_snapshot,
+            verify=verify_signature,
+            clock_ms=self.clock_ms,
+            wall_ms=self.wall_ms,
+            rng=self._rng,
+        )
+        self._replica = replica
+        for listener in self._listeners:
+            replica.subscribe(listener)
+        for made in self._replica_listeners:
+            made(replica)
+        self._spawn(replica.run(born=born), "replica")
+        return replica
+
+    def _send(self, message: Message) -> None:
+        self._peers.send(node_of(message.to), message)
+
+    def _fetch_snapshot(self, member: MemberId, ref: SnapshotRef, offset: int) -> AsyncIterator[bytes]:
+        return self._peers.fetch_snapshot(self.address_of(node_of(member)), ref, offset)
+
+    def on_replica(self, listener: Callable[[Replica], None]) -> None:
+        """Calls `listener` when this node becomes a replica, before the replica runs."""
+        self._replica_listeners.append(listener)
+        if self._replica is not None:
+            listener(self._replica)
+
+    # --- Agreement -------------------------------------------------------------------------------------------------
+
+    def _require_replica(self) -> Replica:
+        if self._replica is None:
+            raise HiveError(Code.NOT_A_MEMBER, "this node has not joined a hive yet; nothing was done, ask again")
+        return self._replica
+
+    async def propose(
+        self, command: Record, *, deadline_s: float, owner: str = "", key: str = "", keep_ms: int = 0
+    ) -> Reply:
+        replica = self._require_replica()
+        if shortage := self.shortage():
+            raise HiveError(Code.DISK_FULL, f"not done, since on the leader {shortage}")
+        if not self._writes_open.is_set():
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await self._writes_open.wait()
+            except TimeoutError:
+                raise HiveError(Code.NO_LEADER, "the hive is still being formed; nothing was done") from None
+        return await replica.propose(command, deadline_s=deadline_s, owner=owner, key=key, keep_ms=keep_ms)
+
+    def view(self) -> ReadView:
+        return self._require_replica().view()
+
+    def subscribe(self, listener: Callable[[tuple[Event, ...]], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+        inner = self._replica.subscribe(listener) if self._replica is not None else None
+
+        def end() -> None:
+            self._listeners.remove(listener)
+            if inner is not None:
+                inner()
+
+        return end
+
+    def now_ms(self) -> int:
+        return self.wall_ms()
+
+    # --- Leadership ------------------------------------------------------------------------------------------------
+
+    def standing(self) -> Standing:
+        """A joiner that has not heard the hive's first entries yet is as light as a node without a log."""
+        if self._replica is None or not self._replica.has_configuration:
+            return Standing.LIGHT
+        return Standing.LEADER if self._replica.leads else Standing.REPLICA
+
+    async def read_barrier(self, deadline_s: float) -> None:
+        await self._require_replica().read_barrier(min(deadline_s, READ_DEADLINE_S))
+
+    def known_leader(self) -> PeerAddress | None:
+        """The leader as far as this node knows now."""
+        if self.standing() is Standing.LIGHT:
+            return self._light_leader
+        leader = self._replica.leader if self._replica is not None else None
+        return self.address_of(node_of(leader)) if leader is not None else None
+
+    async def leader(self, deadline_s: float) -> PeerAddress:
+        if self._replica is not None and self._replica.has_configuration:
+            member = await self._replica.wait_for_leader(deadline_s)
+            return self.address_of(node_of(member))
+        if self._light_leader is None:
+            self._light_leader = await self._ask_for_leader(deadline_s)
+        return self._light_leader
+
+    async def _ask_for_leader(self, deadline_s: float) -> PeerAddress:
+        """A light node's way to the leader: whoever answers says who leads."""
+        for peer in sorted(self._known.values(), key=lambda peer: peer.node_id):
+            for address in peer.addresses:
+                try:
+                    intro = await self._peers.introduce(address, min(INTRODUCE_DEADLINE_S, deadline_s))
+                except HiveError:
+                    continue
+                if intro.hive_id == self.hive_id() and intro.leader is not None:
+                    self.note_peer(intro)
+                    return intro.leader
+        raise HiveError(Code.NO_LEADER, "no machine of the hive that answers knows a leader; ask again")
+
+    def knows_leader(self) -> bool:
+        """Whether this node knows who leads its hive, without asking anybody."""
+        return self._light_leader is not None if self._replica is None else self._replica.leader is not None
+
+    def peer_lost(self, node: NodeId) -> None:
+        """A light node asks anew who leads when the leader it knew is gone."""
+        if self._light_leader is not None and self._light_leader.node_id == node:
+            self._light_leader = None
+
+    # --- where others are ------------------------------------------------------------------------------------------
+
+    def note_peer(self, intro: Introduction) -> None:
+        """Somebody of the own hive, or to be, answered under these addresses."""
+        self.note_address(PeerAddress(node_id=intro.record.node_id, addresses=intro.record.addresses))
+        if self.standing() is Standing.LIGHT and intro.leader is not None and intro.hive_id == self.hive_id() != "":
+            self._light_leader = intro.leader
+
+    def note_offer(self, nodes: Iterable[NodeId]) -> None:
+        """The nodes of the hive that takes this one in, by its offer."""
+        self._offered = frozenset(nodes)
+
+    def note_address(self, peer: PeerAddress) -> None:
+        if peer.node_id == self.node_id or not peer.addresses:
+            return
+        if len(self._known) < PEERS_MAX or peer.node_id in self._known:
+            self._known[peer.node_id] = peer
+            self._peers.learn(peer)
+
+    def follow_addresses(self, replica: Replica) -> None:
+        """Learns the addresses that nodes tell the hive, as they are agreed."""
+
+        def note(entry: NodeEntry | None) -> None:
+            if entry is not None and entry.kind is NodeKind.HIVE:
+                self.note_address(PeerAddress(node_id=entry.node_id, addresses=entry.addresses))
+
+        def learn(events: tuple[Event, ...]) -> None:
+            for event in events:
+                if isinstance(event, NodeChanged):
+                    note(queries.node(replica.view(), event.node_id))
+                elif isinstance(event, StateReplaced):
+                    for entry in queries.nodes(replica.view()):
+                        note(entry)
+
+        replica.subscribe(learn)
+
+    def may_hold_state(self, node: NodeId) -> bool:
+        """Whether a node has voter right: only those may have what the agreed state holds of users."""
+        entry = queries.node(self._replica.view(), node) if self._replica is not None else None
+        return entry is not None and entry.rights is NodeRights.VOTER
+
+    def admits(self, node: NodeId) -> bool:
+        """Whether a node that proved itself for this hive may use the inner peer calls: it must have been admitted.
+
+        A replica that has not yet heard the hive's first commands cannot know, and must hear them from somebody: from whom
+        its offer to join named, or after a restart from whoever proves to be of the hive.
+        """
+        if self._replica is None:
+            return True
+        view = self._replica.view()
+        if queries.hive(view) is None:
+            return not self._offered or node in self._offered
+        return queries.node(view, node) is not None
+
+    def address_of(self, node: NodeId) -> PeerAddress:
+        """What is known of where a node is; without addresses when nothing is."""
+        if node == self.node_id:
+            return PeerAddress(node_id=node, addresses=self._addresses)
+        known = self._known.get(node)
+        if known is not None:
+            return known
+        entry = queries.node(self._replica.view(), node) if self._replica is not None else None
+        return PeerAddress(node_id=node, addresses=entry.addresses if entry else ())
+
+    def own_entry(self) -> NodeEntry | None:
+        """What the agreed state on this disk says of this node; None when there is none."""
+        return queries.node(self._state, self.node_id)
+
+    def hive_nodes(self) -> list[PeerAddress]:
+        """All hive nodes that this node knows of, itself left out."""
+        if self._replica is None:
+            return list(self._known.values())
+        return [
+            self.address_of(entry.node_id)
+            for entry in queries.nodes(self._replica.view())
+            if entry.kind is NodeKind.HIVE and entry.node_id != self.node_id
+        ]

@@ -1,0 +1,206 @@
+"""What this node answers to its peers; fills `PeerHost`. Who is calling was proven by the transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+
+from hivenode.consensus import Message
+from hivenode.encoding.canonical import DecodeError
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
+from hivenode.encoding.records import decode_record, encode_record
+from hivenode.errors import Code, HiveError
+from hivenode.identity import verify_signature
+from hivenode.pool import queries
+from hivenode.pool.commands import AdmitNode
+from hivenode.pool.records import NodeKind, NodeRights
+from hivenode.pool.recoveries import recoveries
+from hivenode.runtime.admission import refuse_twin
+from hivenode.runtime.coordinator import Coordinator
+from hivenode.runtime.digest_keeper import DigestKeeper
+from hivenode.runtime.digests import DigestReport, Verdict
+from hivenode.runtime.hive_life import HiveLife
+from hivenode.runtime.local import LocalNode, member_id_of, node_of
+from hivenode.runtime.ports import (
+    ClusterAction,
+    ClusterOrder,
+    Introduction,
+    JoinOffer,
+    PeerAddress,
+    PeerNetwork,
+    WorkerHello,
+    WorkerSession,
+)
+
+ADMIT_DEADLINE_S: Final = 5.0
+LEADER_WAIT_S: Final = 1.0
+OFFERED_MEMBERS_MAX: Final = 64
+"""Records in an offer: enough to reach the hive again after the one that was asked is gone."""
+HEARD_MS: Final = 5_000
+"""Followers answer heartbeats many times a second, and without a leader somebody asks for votes every two seconds."""
+GONE_LOOKS_S: Final = (0.0, 0.02, 0.05, 0.1)
+"""Pauses before each look whether a leader whose stream broke still listens; the end of a process takes milliseconds."""
+PROBE_DEADLINE_S: Final = 1.0
+"""Within the least election timeout, after which an answer would change nothing."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LocalPeerHost:
+    """See the module.
+
+    Args:
+        coordinator: gives the leader's coordinator, None on a node that is no replica.
+        digests: the same for the keeper of digests.
+        manage: carries out at the leader what a machine's owner wants of the hive.
+    """
+
+    def __init__(
+        self,
+        *,
+        local: LocalNode,
+        life: HiveLife,
+        peers: PeerNetwork,
+        coordinator: Callable[[], Coordinator | None],
+        digests: Callable[[], DigestKeeper | None],
+        manage: Callable[[ClusterOrder, float], Awaitable[str]],
+        start: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._local = local
+        self._life = life
+        self._peers = peers
+        self._coordinator = coordinator
+        self._digests = digests
+        self._manage = manage
+        self._start = start
+        self.connected: set[NodeId] = set()
+        self._heard_ms: dict[NodeId, int] = {}
+
+    def introduction(self) -> Introduction:
+        record, signed = self._local.record()
+        replica = self._local.replica
+        hive = queries.hive(replica.view()) if replica is not None else None
+        leader = None
+        if replica is not None and replica.leader is not None:
+            leader = self._local.address_of(node_of(replica.leader))
+        return Introduction(
+            record=record,
+            signed=signed,
+            hive_id=self._local.hive_id(),
+            phase=self._life.phase,
+            hive_created_ms=hive.created_ms if hive else 0,
+            members=queries.counts(replica.view()).nodes if replica is not None else 0,
+            leader=leader,
+            confirmed=self._life.confirmed,
+            instance=self._local.instance,
+            former_hives=self._life.former_hives,
+            recoveries=recoveries(replica.view()) if replica is not None else (),
+        )
+
+    def receive(self, caller: NodeId, message: Message) -> None:
+        replica = self._local.replica
+        if replica is None or message.to != replica.member_id or node_of(message.from_) != caller:
+            return  # For another incarnation of this node, or somebody speaks for another node.
+        known = queries.node(replica.view(), caller)
+        if known is not None and known.rights is NodeRights.WORKER:
+            return  # Workers need not be trusted: who claims a leader's term would have all logs.
+        self._heard_ms[caller] = self._local.clock_ms()
+        replica.receive(message)
+
+    def hears(self, node: NodeId) -> bool:
+        """Whether the node has said something of consensus lately; a connection may stand to a machine that is gone."""
+        return self._local.clock_ms() - self._heard_ms.get(node, -HEARD_MS) < HEARD_MS
+
+    def peer_connected(self, caller: NodeId) -> None:
+        self.connected.add(caller)
+
+    def peer_lost(self, caller: NodeId, reset: bool) -> None:
+        """A peer's stream ended, here or where this node called it; a leader that is gone is replaced at once."""
+        self.connected.discard(caller)
+        self._local.peer_lost(caller)
+        replica = self._local.replica
+        # Also one that stopped in order may have found nobody to hand its leadership to.
+        if replica is not None and replica.leader is not None and node_of(replica.leader) == caller:
+            self._start(self._check_leader(caller))
+
+    async def _check_leader(self, node: NodeId) -> None:
+        replica = self._local.replica
+        if replica is None or replica.leader is None:
+            return
+        leader = replica.leader
+        for pause_s in GONE_LOOKS_S:
+            # A process that is being killed shuts its sockets one by one: the one that listens may still take this call.
+            await asyncio.sleep(pause_s)
+            if replica.leader != leader or node in self.connected:
+                return
+            try:
+                answers = await self._peers.probe(node, PROBE_DEADLINE_S)
+            except HiveError:
+                return  # Silence says nothing: the election timeout decides.
+            if not answers and replica.leader == leader:
+                _log.info("the leader's daemon is gone", node=node)
+                replica.leader_lost(leader)
+                return
+
+    def accept_invitation(self, caller: NodeId, hive_id: str) -> SignedNodeRecord:
+        return self._life.accept_invitation(caller, hive_id)
+
+    async def accept_join(self, caller: NodeId, record: SignedNodeRecord) -> JoinOffer:
+        try:
+            joiner = open_record(record, verify_signature)
+        except DecodeError as error:
+            raise HiveError(Code.PEER_REJECTED, f"the node record is not valid: {error}") from error
+        replica = self._local.replica
+        if replica is None or not replica.leads:
+            raise HiveError(Code.NO_LEADER, "this node does not lead; ask the leader")
+        if queries.hive(replica.view()) is None:
+            raise HiveError(Code.NO_LEADER, "the hive is still being born; ask again")
+        await refuse_twin(self._peers, queries.node(replica.view(), joiner.node_id), joiner)
+        rights = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
+        command = AdmitNode(signed_record=encode_record(record), rights=rights)
+        reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
+        if reply.refused:
+            raise HiveError(Code.PEER_REJECTED, reply.message)
+        admitted = queries.node(replica.view(), joiner.node_id)
+        if admitted is not None and admitted.incarnation != joiner.incarnation:
+            # An older statement changes nothing, so this log would never become a member.
+            raise HiveError(Code.PEER_REJECTED, "the hive knows a later statement of this node: set its clock right")
+        address = PeerAddress(node_id=joiner.node_id, addresses=joiner.addresses)
+        self._local.note_address(address)
+        member = member_id_of(joiner.node_id, joiner.incarnation)
+        _log.info("node admitted", node=joiner.node_id, member=member, through=caller)
+        entries = [entry for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
+        return JoinOffer(
+            hive_id=self._local.hive_id(),
+            members=tuple(
+                decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]
+            ),
+            leader=PeerAddress(node_id=self._local.node_id, addresses=self._local.addresses),
+            voter_rights=rights is NodeRights.VOTER,
+        )
+
+    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> str:
+        leaves = order == ClusterOrder(action=ClusterAction.REMOVE, node=caller)
+        if not leaves and not self._local.may_hold_state(caller):
+            raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right: ask another machine")
+        return await self._manage(order, deadline_s)
+
+    async def compare_digest(self, caller: NodeId, report: DigestReport) -> Verdict:
+        if node_of(report.member_id) != caller:
+            raise HiveError(Code.PEER_REJECTED, f"{caller} must not speak for another member")
+        keeper = self._digests()
+        return Verdict.UNDECIDED if keeper is None else await keeper.compare(report)
+
+    def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
+        if not self._local.may_hold_state(caller):
+            raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and no use for the agreed state")
+        return self._local.snapshots.read(sha256, offset)
+
+    async def open_worker_session(self, caller: NodeId, hello: WorkerHello) -> WorkerSession:
+        coordinator = self._coordinator()
+        if coordinator is None:
+            raise HiveError(Code.NO_LEADER, "this node does not lead; ask for the leader again")
+        return await coordinator.open_session(caller, hello)

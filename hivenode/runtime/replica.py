@@ -1,0 +1,669 @@
+"""The replica: drives the consensus core and the agreed state of one member of the hive.
+
+Rules:
+- One asyncio task owns the core. Everybody else puts something into its bounded inbox and wakes it.
+- The order of effects is the one that `Ready` states: a leader's messages, then the fsync, then the messages that speak for
+  it, then the application of what is committed. While the fsync runs on the writer thread the inbox fills, so all that
+  waits shares the next fsync (group commit).
+- A proposal ends in exactly one of: the reply of its application; *not done* (NO_LEADER, OVERLOADED: it was never appended,
+  or another entry took its place); *unknown* (OUTCOME_UNKNOWN: appended, and this node stopped leading or the deadline came).
+- Nothing here decides what a command means: that is `pool.state_machine.apply`.
+- The log is compacted up to what the agreed state has synced, but for a tail. A member that needs more gets a snapshot: it is
+  made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write.
+
+| this member | propose | read_barrier |
+|---|---|---|
+| leads | appended and waited for | a quorum confirms the leadership, then the index is applied |
+| follows | NO_LEADER | the leader is asked for an index, which is then applied here |
+| knows no leader | NO_LEADER | waits for one, up to the deadline |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from concurrent.futures import Executor
+from random import Random
+from typing import Final, assert_never
+
+import structlog
+
+from hivenode.consensus import (
+    ConfChange,
+    Entry,
+    EntryKind,
+    MemberId,
+    Message,
+    RaftConfig,
+    RaftStatus,
+    RawNode,
+    ReadState,
+    Ready,
+    Role,
+    Snapshot,
+    SnapshotOffer,
+    SnapshotStatus,
+    decode_conf_change,
+)
+from hivenode.encoding.node_record import Verify
+from hivenode.encoding.records import Record, encode_record
+from hivenode.encoding.state_view import ReadView
+from hivenode.errors import Code, HiveError, InvariantError, ensure
+from hivenode.pool.commands import Envelope, Reply
+from hivenode.pool.events import Event, StateReplaced
+from hivenode.pool.state_machine import apply
+from hivenode.runtime.copies import SecondCopies, acknowledged_copies, has_one_voter, quorum_size
+from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Read, Transfer
+from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher, encode_ref
+from hivenode.runtime.stores import (
+    CompactionBounds,
+    LogBase,
+    LogStorage,
+    LogWrite,
+    MadeSnapshot,
+    PreparedState,
+    SnapshotStorage,
+    StateStorage,
+)
+
+INBOX_MESSAGES_MAX: Final = 8_192
+"""Raft messages that wait; more are dropped, as a network would."""
+PROPOSALS_MAX: Final = 4_096
+"""Proposals that wait or are being agreed on; one more is refused with OVERLOADED."""
+FLUSH_DELAY_S: Final = 0.1
+"""Agreed state is written this long after its first change: a crash then replays a tenth of a second of log."""
+DISK_RETRY_S: Final = 1.0
+"""A write that failed for want of space is tried again this often; meanwhile this node is silent."""
+DIGEST_EVERY: Final = 1_024
+"""Entries between two comparisons of the members' states; the same at all members."""
+READ_RETRY_S: Final = 0.3
+"""A read whose question or answer got lost is asked again after two heartbeats."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Replica:
+    """One member's copy of the hive; fills the `Agreement` port.
+
+    Args:
+        config: the core's bounds and times.
+        log, state, snapshots: its disk.
+        writer: the one thread on which both are written.
+        send: hands a message to the network; must not block.
+        fetch: brings the bytes of a snapshot that another member has.
+        verify: checks signatures for the pure rooms.
+        digest_every: entries between two comparisons of states.
+        clock_ms, wall_ms: monotonic time for the core, and ms since 1970 for the log.
+        rng: the core's randomness.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RaftConfig,
+        log: LogStorage,
+        state: StateStorage,
+        snapshots: SnapshotStorage,
+        writer: Executor,
+        send: Callable[[Message], None],
+        fetch: FetchSnapshot,
+        verify: Verify,
+        clock_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
+        rng: Random,
+        compaction: CompactionBounds | None = None,
+        digest_every: int = DIGEST_EVERY,
+    ) -> None:
+        self.member_id: Final = config.member_id
+        self._log = log
+        self._state = state
+        self._snapshots = snapshots
+        self._compaction = compaction or CompactionBounds()
+        self._digest_every = digest_every
+        self._writer = writer
+        self._send = send
+        self._verify = verify
+        self._clock_ms = clock_ms
+        self._wall_ms = wall_ms
+        log.resume(state.conf, state.applied_index)
+        self._raw = RawNode(config, log, rng, clock_ms(), state.applied_index)
+        self._inbox = Inbox()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._leader: MemberId | None = None
+        self._role = Role.FOLLOWER
+        self._leader_changed = asyncio.Event()
+        self._agreeing: dict[int, Proposal] = {}
+        self._asked: dict[bytes, list[Read]] = {}
+        self._asked_ms = 0
+        self._applying_reads: list[tuple[int, int, list[Read]]] = []
+        # A late answer to a question of this member's earlier life must not answer one of this life.
+        self._read_origin = f"{config.member_id}:{rng.getrandbits(64):x}"
+        self._read_sequence = 0
+        self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
+        self._conf_listeners: list[Callable[[], None]] = []
+        self._digest_listeners: list[Callable[[int, bytes], None]] = []
+        self._flushed = asyncio.Event()
+        self._flush_wanted = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._copying = asyncio.Lock()
+        self._making: asyncio.Task[None] | None = None
+        self._copies = SecondCopies(config.election_timeout_ms[0])
+        self._fetcher = SnapshotFetcher(
+            storage=snapshots, fetch=fetch, deliver=self._deliver_snapshot, failed=self._snapshot_failed
+        )
+        self.disk_full = False
+
+    # --- what others call ------------------------------------------------------------------------------------------
+
+    def view(self) -> ReadView:
+        return self._state
+
+    def now_ms(self) -> int:
+        return self._wall_ms()
+
+    def subscribe(self, listener: Callable[[tuple[Event, ...]], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def on_leadership(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` whenever the leader, this member's role or the configuration changed."""
+        self._conf_listeners.append(listener)
+
+    def on_digest(self, listener: Callable[[int, bytes], None]) -> None:
+        """Calls `listener` with index and digest of the agreed state at the entries that members compare themselves at."""
+        self._digest_listeners.append(listener)
+
+    @property
+    def leads(self) -> bool:
+        return self._role is Role.LEADER
+
+    @property
+    def leader(self) -> MemberId | None:
+        return self._leader
+
+    @property
+    def has_configuration(self) -> bool:
+        """Whether this member has heard who votes; a joiner has not, until the log reaches it."""
+        return bool(self._state.conf.voters)
+
+    @property
+    def applied_index(self) -> int:
+        return self._state.applied_index
+
+    @property
+    def copies(self) -> int:
+        """On how many disks what is acknowledged now lies, as far as this member knows."""
+        conf = self._state.conf
+        if not has_one_voter(conf):
+            return quorum_size(conf)
+        if not self.leads:
+            return 2 if self._leader is not None and self.member_id in conf.learners else 1
+        return self._copies.copies(self._raw.status(), self._clock_ms())
+
+    def status(self) -> RaftStatus:
+        return self._raw.status()
+
+    def receive(self, message: Message) -> None:
+        """A peer's message; dropped when the inbox is full."""
+        if isinstance(message, SnapshotOffer):
+            self._fetcher.offered(message)
+        elif len(self._inbox.messages) < INBOX_MESSAGES_MAX:
+            self._inbox.messages.append(message)
+            self._wake.set()
+
+    def leader_lost(self, member: MemberId) -> None:
+        """The connection to `member` broke and its machine refuses another."""
+        self._inbox.signals.append(LeaderLost(member))
+        self._wake.set()
+
+    def transfer_leader(self, to: MemberId) -> None:
+        self._inbox.signals.append(Transfer(to))
+        self._wake.set()
+
+    async def propose(
+        self, command: Record, *, deadline_s: float, owner: str = "", key: str = "", keep_ms: int = 0
+    ) -> Reply:
+        return await self._propose(command, owner, key, keep_ms, deadline_s)
+
+    async def propose_conf_change(self, change: ConfChange, *, deadline_s: float) -> None:
+        """Commits a change of the configuration; returns when it is applied here."""
+        await self._propose(change, "", "", 0, deadline_s)
+
+    async def _propose(self, body: Record | ConfChange, owner: str, key: str, keep_ms: int, deadline_s: float) -> Reply:
+        if self._stopping:
+            raise HiveError(Code.SHUTTING_DOWN, "this node is shutting down; ask another one")
+        if self.disk_full:
+            raise HiveError(Code.DISK_FULL, "the leader's disk is full; nothing was done")
+        if not self.leads:
+            raise HiveError(Code.NO_LEADER, "this node does not lead; nothing was done, ask again")
+        if len(self._inbox.proposals) + len(self._agreeing) >= PROPOSALS_MAX:
+            raise HiveError(Code.OVERLOADED, "too many writes are waiting; nothing was done, ask again in a moment")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        proposal = Proposal(body, owner, key, keep_ms, future)
+        self._inbox.proposals.append(proposal)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(deadline_s):
+                reply = await future
+            acknowledged_copies.set(proposal.copies)
+            return reply
+        except TimeoutError:
+            if proposal.reply is not None:
+                acknowledged_copies.set(1)
+                return proposal.reply
+            if proposal.index == 0:
+                raise HiveError(Code.NO_LEADER, "no time was left to agree on it; nothing was done") from None
+            raise HiveError(
+                Code.OUTCOME_UNKNOWN, "no majority answered in time; it may still happen: look before asking again"
+            ) from None
+        finally:
+            if proposal.index and self._agreeing.get(proposal.index) is proposal:
+                del self._agreeing[proposal.index]
+
+    async def read_barrier(self, deadline_s: float) -> None:
+        """Returns when this node has applied all that was acknowledged anywhere before the call (thesis §6.4).
+
+        Raises:
+            HiveError: NO_LEADER when no leader answered in time.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while True:
+            read = Read(loop.create_future())
+            self._inbox.reads.append(read)
+            self._wake.set()
+            left = end - loop.time()
+            try:
+                async with asyncio.timeout(min(READ_RETRY_S, max(left, 0.0))):
+                    await read.future
+                return
+            except TimeoutError:
+                if loop.time() >= end or self._stopping:
+                    raise HiveError(
+                        Code.NO_LEADER, "no leader answered: a majority of the voters cannot be reached; ask again"
+                    ) from None
+
+    async def wait_for_leader(self, deadline_s: float) -> MemberId:
+        """The leader, waiting for one. Raises NO_LEADER at the deadline."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while self._leader is None:
+                    self._leader_changed.clear()
+                    await self._leader_changed.wait()
+                return self._leader
+        except TimeoutError:
+            raise HiveError(
+                Code.NO_LEADER, "the hive has no leader: a majority of its voters cannot be reached; ask again"
+            ) from None
+
+    async def wait_until_leading(self, deadline_s: float) -> None:
+        """For the node that forms a hive. Raises NO_LEADER at the deadline."""
+        await self.wait_for_leader(deadline_s)
+        if not self.leads:
+            raise HiveError(Code.NO_LEADER, "another node leads")
+
+    # --- the one task ----------------------------------------------------------------------------------------------
+
+    async def run(self, *, born: bool = False) -> None:
+        """Drives the member until `stop`. `born`: it is the only voter of a hive that starts now.
+
+        Raises:
+            InvariantError: agreed state is broken; the daemon must stop.
+        """
+        flusher = asyncio.create_task(self._flush_behind(), name="state-flusher")
+        must_campaign = born
+        try:
+            while not self._stopping:
+                if flusher.done():
+                    flusher.result()
+                if (broken := self._fetcher.error) is not None:
+                    raise broken
+                self._see_to_snapshot()
+                self._wake.clear()
+                self._raw.tick(self._clock_ms())
+                self._take_inbox()
+                if self._raw.has_ready():
+                    await self._carry_out(self._raw.ready())
+                    await self._refuse_fetched()
+                elif must_campaign:
+                    must_campaign = False
+                    self._raw.campaign()
+                else:
+                    await self._refuse_fetched()
+                    await self._sleep()
+        finally:
+            self._stopping = True
+            flusher.cancel()
+            await asyncio.gather(flusher, return_exceptions=True)
+            await self._fetcher.aclose()
+            if self._making is not None:
+                await asyncio.gather(self._making, return_exceptions=True)
+            self._fail_all()
+
+    async def stop(self) -> None:
+        """Asks `run` to end; everything acknowledged is in the log already."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _sleep(self) -> None:
+        deadline_ms = self._raw.next_deadline()
+        if self._copies.deadline_ms is not None:
+            deadline_ms = min(deadline_ms, self._copies.deadline_ms)
+        delay_s = (deadline_ms - self._clock_ms()) / 1_000
+        if delay_s <= 0:
+            await asyncio.sleep(0)
+            return
+        timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _take_inbox(self) -> None:
+        inbox, now_ms = self._inbox, self._clock_ms()
+        while inbox.messages:
+            message = inbox.messages.popleft()
+            self._copies.heard(message.from_, now_ms)
+            self._raw.step(message)
+        if self._copies.deadline_ms is not None:
+            self._copies.release(self._raw.status(), now_ms)
+        while inbox.signals:
+            signal = inbox.signals.popleft()
+            match signal:
+                case LeaderLost(node):
+                    if node == self._leader:
+                        self._raw.leader_lost()
+                    self._raw.report_unreachable(node)
+                case Transfer(to):
+                    self._transfer(to)
+                case _:
+                    assert_never(signal)
+        while inbox.proposals:
+            self._append(inbox.proposals.popleft())
+        if inbox.fetched is not None:
+            inbox.fetched.stepped = True
+            self._raw.step(inbox.fetched.offer)
+        if inbox.reads and not self._asking(now_ms):
+            self._ask_read([read for read in inbox.reads if not read.future.done()], now_ms)
+            inbox.reads = []
+
+    def _transfer(self, to: MemberId) -> None:
+        try:
+            self._raw.transfer_leader(to)
+        except HiveError as error:
+            _log.info("leadership is not transferred", reason=error.message)
+
+    def _append(self, proposal: Proposal) -> None:
+        if proposal.future.done():
+            return
+        try:
+            if isinstance(proposal.body, ConfChange):
+                proposal.index = self._raw.propose_conf_change(proposal.body)
+            else:
+                envelope = Envelope(
+                    time_ms=self._wall_ms(),
+                    request_owner=proposal.owner,
+                    request_key=proposal.key,
+                    keep_ms=proposal.keep_ms,
+                    command=encode_record(proposal.body),
+                )
+                proposal.index = self._raw.propose(encode_record(envelope))
+        except HiveError as error:
+            proposal.future.set_exception(error)
+            return
+        proposal.term = self._raw.status().term
+        self._agreeing[proposal.index] = proposal
+
+    def _asking(self, now_ms: int) -> bool:
+        """Whether a question is under way. Reads that come meanwhile share the next one, as writes share an fsync."""
+        if self._asked and now_ms - self._asked_ms < READ_RETRY_S * 1_000:
+            return True
+        # What got no answer in that time was lost, and its readers ask again.
+        self._asked.clear()
+        return False
+
+    def _ask_read(self, reads: list[Read], now_ms: int) -> None:
+        if not reads:
+            return
+        self._asked_ms = now_ms
+        self._read_sequence += 1
+        context = f"{self._read_origin}:{self._read_sequence}".encode()
+        try:
+            self._raw.read_index(context)
+        except HiveError:
+            return  # There is no leader to ask; each reader asks again until its own deadline.
+        self._asked[context] = reads
+
+    async def _carry_out(self, ready: Ready) -> None:
+        """Does what a Ready says, in its order."""
+        if ready.soft_state is not None:
+            self._leader, self._role = ready.soft_state.leader, ready.soft_state.role
+            if not self.leads:
+                self._fail_proposals("this node stopped leading")
+            self._leader_changed.set()
+            self._tell_leadership()
+        for message in ready.messages:
+            self._send(message)
+        if ready.snapshot is not None:
+            await self._install(ready, ready.snapshot)
+        elif ready.entries or ready.hard_state is not None:
+            await self._persist(LogWrite(hard_state=ready.hard_state, entries=tuple(ready.entries)), ready.must_sync)
+        else:
+            await asyncio.sleep(0)
+        for message in ready.messages_after_persist:
+            self._send(message)
+        for state in ready.read_states:
+            self._read_confirmed(state)
+        await self._apply(ready.committed_entries)
+        self._raw.advance(ready)
+
+    async def _persist(self, batch: LogWrite, must_sync: bool) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                if must_sync:
+                    await loop.run_in_executor(self._writer, self._log.write, batch)
+                    self._log.written(batch)
+                break
+            except HiveError as error:
+                self.disk_full = True
+                _log.error("the log cannot be written; trying again", reason=error.message)
+                await asyncio.sleep(DISK_RETRY_S)
+        self.disk_full = False
+
+    async def _apply(self, entries: tuple[Entry, ...]) -> None:
+        if not entries:
+            return
+        while self._state.overfull:
+            self._flushed.clear()
+            self._flush_wanted.set()
+            await self._flushed.wait()
+        events: list[Event] = []
+        conf_changed = False
+        for entry in entries:
+            ensure(entry.index == self._state.applied_index + 1, f"entry {entry.index} is applied out of order")
+            reply = Reply(code=Code.SUCCESS, message="")
+            if entry.kind is EntryKind.CONF_CHANGE:
+                self._state.conf = self._raw.apply_conf_change(decode_conf_change(entry.data))
+                conf_changed = True
+            elif entry.data:
+                applied = apply(self._state, entry.index, entry.data, self._verify)
+                reply = applied.reply
+                events.extend(applied.events)
+            self._state.finish_entry(entry.index, entry.term)
+            if entry.index % self._digest_every == 0:
+                for told in self._digest_listeners:
+                    told(entry.index, self._state.digest)
+            self._settle(entry, reply)
+        self._flush_wanted.set()
+        self._tell_applied(tuple(events))
+        if conf_changed:
+            self._tell_leadership()
+
+    def _tell_applied(self, events: tuple[Event, ...]) -> None:
+        while self._applying_reads and self._applying_reads[0][0] <= self._state.applied_index:
+            self._finish_reads(heapq.heappop(self._applying_reads)[2])
+        if events:
+            for listener in tuple(self._listeners):
+                listener(events)
+
+    def _settle(self, entry: Entry, reply: Reply) -> None:
+        proposal = self._agreeing.pop(entry.index, None)
+        if proposal is None or proposal.future.done():
+            return
+        if proposal.term != entry.term:
+            proposal.future.set_exception(
+                HiveError(Code.NO_LEADER, "another leader took over first; nothing was done, ask again")
+            )
+            return
+        proposal.reply = reply
+
+        def acknowledge(copies: int) -> None:
+            proposal.copies = copies
+            if not proposal.future.done():
+                proposal.future.set_result(reply)
+
+        conf = self._state.conf
+        if has_one_voter(conf) and not isinstance(proposal.body, ConfChange):
+            self._copies.settle(entry.index, self._raw.status(), self._clock_ms(), acknowledge)
+        else:
+            acknowledge(quorum_size(conf))
+
+    def _read_confirmed(self, state: ReadState) -> None:
+        reads = self._asked.pop(state.context, None)
+        if reads is None:
+            return
+        if state.index <= self._state.applied_index:
+            self._finish_reads(reads)
+        else:
+            heapq.heappush(self._applying_reads, (state.index, self._read_sequence, reads))
+            self._read_sequence += 1
+
+    @staticmethod
+    def _finish_reads(reads: list[Read]) -> None:
+        for read in reads:
+            if not read.future.done():
+                read.future.set_result(None)
+
+    def _fail_proposals(self, why: str) -> None:
+        for proposal in [*self._agreeing.values(), *self._inbox.proposals]:
+            if not proposal.future.done():
+                code = Code.OUTCOME_UNKNOWN if proposal.index else Code.NO_LEADER
+                proposal.future.set_exception(HiveError(code, f"{why}; look whether it happened before asking again"))
+        self._agreeing.clear()
+        self._inbox.proposals.clear()
+        self._copies.release_all()
+        # Questions to an earlier leader are never answered; their readers ask again.
+        self._asked.clear()
+
+    def _fail_all(self) -> None:
+        self._fail_proposals("this node is shutting down")
+
+    def _tell_leadership(self) -> None:
+        for listener in tuple(self._conf_listeners):
+            listener()
+
+    # --- writing behind --------------------------------------------------------------------------------------------
+
+    async def _flush_behind(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._flush_wanted.wait()
+            self._flush_wanted.clear()
+            if not self._state.overfull:
+                await asyncio.sleep(FLUSH_DELAY_S)
+            await self._flush(loop)
+            self._flushed.set()
+
+    async def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        async with self._flushing:
+            batch = self._state.begin_flush()
+            try:
+                await asyncio.shield(loop.run_in_executor(self._writer, self._state.commit_flush, batch))
+            except HiveError as error:
+                self._state.abandon_flush()
+                _log.error("the agreed state cannot be written; the log has it all", reason=error.message)
+                await asyncio.sleep(DISK_RETRY_S)
+                self._flush_wanted.set()
+                return
+            self._state.end_flush()
+            await self._compact(loop, batch.applied_index)
+
+    async def _compact(self, loop: asyncio.AbstractEventLoop, flushed_index: int) -> None:
+        """Drops what nobody needs: not while a snapshot is copied, whose index the log must still reach back to."""
+        index = self._log.compactable(self._compaction, flushed_index)
+        if not index or self._copying.locked():
+            return
+        await asyncio.shield(loop.run_in_executor(self._writer, self._state.sync))
+        self._log.begin_compaction(index)
+        try:
+            await asyncio.shield(loop.run_in_executor(self._writer, self._log.compact))
+        except HiveError as error:
+            _log.error("the log is not compacted; it is tried again", reason=error.message)
+
+    # --- snapshots -------------------------------------------------------------------------------------------------
+
+    async def make_snapshot(self) -> MadeSnapshot:
+        """Copies the agreed state as of now into a file. Raises DISK_FULL, NOT_A_MEMBER while there is none."""
+        if not self._state.applied_index:
+            raise HiveError(Code.NOT_A_MEMBER, "this node has no agreed state yet")
+        loop = asyncio.get_running_loop()
+        if self._state.dirty:
+            await self._flush(loop)
+        async with self._copying:
+            made = await asyncio.shield(loop.run_in_executor(None, self._snapshots.make))
+            ensure(self._log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
+            self._log.keep_snapshot(Snapshot(meta=made.meta, data=encode_ref(made.ref)))
+        _log.info("snapshot made", index=made.meta.index, size_bytes=made.ref.size_bytes)
+        return made
+
+    def _see_to_snapshot(self) -> None:
+        """Starts a copy when the core asked for one, and raises what broke in the last."""
+        if self._making is not None and self._making.done():
+            self._making.result()
+            self._making = None
+        if self._log.snapshot_wanted and self._making is None:
+            self._making = asyncio.create_task(self._make_for_others(), name="snapshot copy")
+
+    async def _make_for_others(self) -> None:
+        """A follower needs one; the core asks for it again by itself."""
+        try:
+            await self.make_snapshot()
+        except HiveError as error:
+            _log.error("no snapshot can be made; it is tried again", reason=error.message)
+            await asyncio.sleep(DISK_RETRY_S)
+
+    def _snapshot_failed(self, offer: SnapshotOffer) -> None:
+        self._send(SnapshotStatus(to=offer.from_, from_=self.member_id, term=offer.term, ok=False))
+
+    async def _deliver_snapshot(self, offer: SnapshotOffer, prepared: PreparedState) -> None:
+        fetched = self._inbox.fetched = Fetched(offer, prepared, asyncio.Event())
+        self._wake.set()
+        await fetched.dealt_with.wait()
+
+    async def _refuse_fetched(self) -> None:
+        """After the round that the offer was stepped in: what the core did not take, because its log went on, is removed."""
+        fetched = self._inbox.fetched
+        if fetched is not None and fetched.stepped:
+            self._inbox.fetched = None
+            await asyncio.to_thread(self._snapshots.discard, fetched.prepared)
+            fetched.dealt_with.set()
+
+    async def _install(self, ready: Ready, snapshot: Snapshot) -> None:
+        """Log and state become the snapshot's by one write; then memory follows."""
+        fetched, self._inbox.fetched = self._inbox.fetched, None
+        if fetched is None or fetched.prepared.meta != snapshot.meta:
+            raise InvariantError("the core installs a snapshot that was not fetched")
+        folder = fetched.prepared.folder
+        base = LogBase(index=snapshot.meta.index, term=snapshot.meta.term, state_folder=folder.name)
+        async with self._flushing, self._copying:
+            await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base), True)
+            self._state.adopt(folder)
+        ensure(self._state.applied_index == base.index, "the adopted state is of another index than its snapshot")
+        _log.info("snapshot installed", index=base.index)
+        self._tell_applied((StateReplaced(index=base.index),))
+        self._tell_leadership()
+        await asyncio.to_thread(self._snapshots.retire)
+        fetched.dealt_with.set()

@@ -1,0 +1,288 @@
+"""Accounts over the production state machine: users, sessions, tokens and money."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nacl.signing
+import pytest
+
+from hivenode.config import Config, load_config
+from hivenode.encoding.node_record import Role
+from hivenode.errors import Code, HiveError
+from hivenode.identity import Identity
+from hivenode.pool import invariants, queries
+from hivenode.pool.commands import CloseSession, OpenSession, RegisterUser
+from hivenode.pool.records import NodeRights
+from hivenode.runtime.accounts import HiveAccounts
+from hivenode.runtime.passwords import PasswordHashing
+from hivenode.runtime.ports import Caller
+from hivenode.runtime.tokens import TokenSigner
+from tests.support.local_agreement import GRANT, HIVE_ID, LocalAgreement, LocalReplica, node_record
+
+LEADER = Identity(nacl.signing.SigningKey(b"1" * 32))
+STRANGER = Identity(nacl.signing.SigningKey(b"2" * 32))
+DAY_MS = 86_400_000
+
+
+_keys = itertools.count()
+
+
+def call(key: str = "", origin: str = "ip:10.0.0.1") -> Caller:
+    return Caller(origin=origin, idempotency_key=key or f"auto:{next(_keys)}", deadline_s=20.0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(data_dir=tmp_path)
+
+
+@pytest.fixture
+async def hive() -> AsyncIterator[LocalAgreement]:
+    made = LocalAgreement(LEADER)
+    yield made
+    invariants.check(made.view())
+
+
+@pytest.fixture
+async def accounts(hive: LocalAgreement, config: Config) -> AsyncIterator[HiveAccounts]:
+    made = HiveAccounts(hive, hive, LEADER, config)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def token(accounts: HiveAccounts) -> str:
+    await accounts.register("Ann", "secret", "ann@example.org", call())
+    return await accounts.login("ann", "secret", call())
+
+
+async def code_of(awaitable: object) -> Code:
+    with pytest.raises(HiveError) as caught:
+        await awaitable  # type: ignore[misc]
+    return caught.value.code
+
+
+async def test_who_registers_can_log_in_and_has_the_grant(accounts: HiveAccounts) -> None:
+    user_id = await accounts.register("Ann", "secret", "", call())
+    token = await accounts.login("ann", "secret", call())
+    session = await accounts.authenticate(token)
+    assert user_id
+    assert session.username == "Ann"
+    assert session.expires_ms - session.created_ms == DAY_MS
+    assert await accounts.balance(session, "", call()) == GRANT
+    assert await accounts.balance(session, "ANN", call()) == GRANT
+
+
+async def test_a_name_is_taken_in_any_case(accounts: HiveAccounts, token: str) -> None:
+    assert await code_of(accounts.register("aNN", "other", "", call())) is Code.USER_EXISTS
+
+
+async def test_a_repeated_registration_is_the_same_success(accounts: HiveAccounts) -> None:
+    first = await accounts.register("Ann", "secret", "", call("k"))
+    assert await accounts.register("Ann", "secret", "", call("k")) == first
+    assert await accounts.register("Bob", "secret", "", call("k")) != first
+    assert await code_of(accounts.register("Ann", "secret", "", call("other"))) is Code.USER_EXISTS
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "email"),
+    [
+        ("", "secret", ""),
+        ("a\0b", "secret", ""),
+        ("ann", "", ""),
+        ("ann", "x" * 1_025, ""),
+        ("ann", "\ud800", ""),
+        ("ann", "secret", "no address"),
+    ],
+)
+async def test_what_cannot_be_a_user_is_refused(accounts: HiveAccounts, name: str, password: str, email: str) -> None:
+    with pytest.raises(HiveError) as caught:
+        await accounts.register(name, password, email, call())
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert "secret" not in caught.value.message
+
+
+async def test_wrong_password_and_unknown_user_are_one_refusal(accounts: HiveAccounts, token: str) -> None:
+    messages: set[str] = set()
+    for name, password in (("ann", "wrong"), ("nobody", "secret"), ("\0", "secret"), ("x" * 1_000, "secret")):
+        with pytest.raises(HiveError) as caught:
+            await accounts.login(name, password, call())
+        assert caught.value.code is Code.INVALID_PASSWORD
+        messages.add(caught.value.message)
+    assert len(messages) == 1
+
+
+async def test_an_unknown_user_costs_the_time_of_a_wrong_password() -> None:
+    passwords = PasswordHashing()
+    known = await passwords.hash("secret", 10)
+
+    async def time_of(password_hash: str | None) -> float:
+        times: list[float] = []
+        for _ in range(5):
+            begin = time.process_time()
+            assert not await passwords.matches("wrong", password_hash, 10)
+            times.append(time.process_time() - begin)
+        return statistics.median(times)
+
+    assert 0.5 < await time_of(None) / await time_of(known) < 2
+    assert await passwords.matches("secret", known, 10)
+    await passwords.aclose()
+
+
+async def test_a_long_line_before_the_hashing_is_refused_at_once() -> None:
+    passwords = PasswordHashing()
+    calls = [asyncio.create_task(passwords.hash("secret", 0.05)) for _ in range(80)]
+    refusals = [done for done in await asyncio.gather(*calls, return_exceptions=True) if isinstance(done, HiveError)]
+    assert len(refusals) >= 16
+    assert {refusal.code for refusal in refusals} == {Code.OVERLOADED}
+    await passwords.aclose()
+
+
+async def test_registrations_and_logins_are_limited_by_address(hive: LocalAgreement, tmp_path: Path) -> None:
+    config = load_config(data_dir=tmp_path, registrations_per_minute_max=1, logins_per_minute_max=2)
+    accounts = HiveAccounts(hive, hive, LEADER, config)
+    await accounts.register("ann", "secret", "", call())
+    assert await code_of(accounts.register("bob", "secret", "", call())) is Code.RATE_LIMITED
+    await accounts.register("bob", "secret", "", call(origin="ip:10.0.0.2"))
+    await accounts.login("ann", "secret", call())
+    await accounts.login("ann", "secret", call())
+    assert await code_of(accounts.login("bob", "secret", call())) is Code.RATE_LIMITED
+    assert await code_of(accounts.login("ANN", "secret", call(origin="ip:10.0.0.3"))) is Code.RATE_LIMITED
+    hive.clock_ms += 60_000
+    await accounts.login("ann", "secret", call())
+    await accounts.aclose()
+
+
+async def test_a_repeated_login_is_the_same_session(accounts: HiveAccounts, token: str) -> None:
+    first = await accounts.authenticate(await accounts.login("ann", "secret", call("k")))
+    again = await accounts.authenticate(await accounts.login("ann", "secret", call("k")))
+    assert first == again
+
+
+async def test_logout_ends_a_token_everywhere(hive: LocalAgreement, accounts: HiveAccounts, token: str) -> None:
+    session = await accounts.authenticate(token)
+    await accounts.logout(session, call())
+    await accounts.logout(session, call())
+    assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
+
+
+async def test_a_session_ends_by_the_agreed_clock(hive: LocalAgreement, accounts: HiveAccounts, token: str) -> None:
+    hive.clock_ms += DAY_MS
+    await accounts.authenticate(token)
+    hive.run(RegisterUser(username="bob", password_hash="x", email=""))  # moves the agreed clock
+    assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
+
+
+async def test_a_token_past_its_time_is_refused_though_the_agreed_clock_stands(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    hive.clock_ms += DAY_MS + 60_000
+    assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
+
+
+async def test_refresh_gives_a_new_session_and_closes_the_old(accounts: HiveAccounts, token: str) -> None:
+    new = await accounts.refresh(token, call("k"))
+    assert (await accounts.authenticate(new)).username == "Ann"
+    assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
+    assert await accounts.refresh(token, call("k")) == new
+    assert await code_of(accounts.refresh(token, call("other"))) is Code.INVALID_SESSION
+
+
+async def test_a_refresh_of_unknown_outcome_can_be_repeated(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    hive.fail_next = HiveError(Code.OUTCOME_UNKNOWN, "perhaps")
+    assert await code_of(accounts.refresh(token, call("k"))) is Code.OUTCOME_UNKNOWN
+    new = await accounts.refresh(token, call("k"))
+    assert (await accounts.authenticate(new)).username == "Ann"
+    assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
+
+
+async def test_only_the_key_of_a_node_with_voter_right_makes_tokens(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    session = await accounts.authenticate(token)
+    forged = TokenSigner(STRANGER).sign(session, HIVE_ID)
+    assert await code_of(accounts.authenticate(forged)) is Code.INVALID_SESSION
+    hive.admit(STRANGER, NodeRights.WORKER, node_record(STRANGER, role=Role.WORKER))
+    assert await code_of(accounts.authenticate(forged)) is Code.INVALID_SESSION
+    assert await accounts.authenticate(token) == session
+
+
+async def test_a_token_for_another_hive_or_session_is_refused(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    session = await accounts.authenticate(token)
+    hive.run(RegisterUser(username="bob", password_hash="x", email=""))
+    hive.run(OpenSession(session_id="of bob", username="bob", lifetime_ms=DAY_MS))
+    bobs = queries.session(hive.view(), "of bob")
+    assert bobs is not None
+    mixed = type(bobs)(
+        session_id=bobs.session_id, username=session.username, created_ms=1, expires_ms=session.expires_ms
+    )
+    for forged in (TokenSigner(LEADER).sign(session, "22" * 16), TokenSigner(LEADER).sign(mixed, HIVE_ID), "", "x.y.z"):
+        assert await code_of(accounts.authenticate(forged)) is Code.INVALID_SESSION
+
+
+async def test_a_follower_that_lags_looks_again_after_one_barrier(
+    hive: LocalAgreement, config: Config, token: str
+) -> None:
+    replica = LocalReplica(hive.log)
+    follower = HiveAccounts(replica, replica, STRANGER, config)
+    assert (await follower.authenticate(token)).username == "Ann"
+    assert replica.barriers == 1
+    assert (await follower.authenticate(token)).username == "Ann"
+    assert replica.barriers == 1
+    hive.run(CloseSession(session_id=(await follower.authenticate(token)).session_id))
+    replica.catch_up()
+    assert await code_of(follower.authenticate(token)) is Code.INVALID_SESSION
+    await follower.aclose()
+
+
+async def test_money_moves_once_for_one_key(accounts: HiveAccounts, token: str) -> None:
+    await accounts.register("bob", "secret", "", call())
+    session = await accounts.authenticate(token)
+    assert await accounts.transfer(session, "bob", 100, call("k")) == GRANT - 100
+    assert await accounts.transfer(session, "bob", 100, call("k")) == GRANT - 100
+    assert await code_of(accounts.transfer(session, "bob", 200, call("k"))) is Code.IDEMPOTENCY_CONFLICT
+    assert await accounts.balance(session, "", call()) == GRANT - 100
+
+
+async def test_what_a_transfer_cannot_be_is_refused(accounts: HiveAccounts, token: str) -> None:
+    session = await accounts.authenticate(token)
+    assert await code_of(accounts.transfer(session, "bob", 1, call())) is Code.USER_NOT_FOUND
+    assert await code_of(accounts.transfer(session, "ann", 0, call())) is Code.INVALID_AMOUNT
+    await accounts.register("bob", "secret", "", call())
+    assert await code_of(accounts.transfer(session, "bob", GRANT + 1, call())) is Code.INSUFFICIENT_BALANCE
+    await accounts.logout(session, call())
+    assert await code_of(accounts.transfer(session, "bob", 1, call())) is Code.INVALID_SESSION
+
+
+async def test_balances_of_others_are_not_told(accounts: HiveAccounts, token: str) -> None:
+    await accounts.register("bob", "secret", "", call())
+    session = await accounts.authenticate(token)
+    for name in ("bob", "nobody"):
+        assert await code_of(accounts.balance(session, name, call())) is Code.PERMISSION_DENIED
+
+
+async def test_failures_of_the_agreement_pass_through(hive: LocalAgreement, accounts: HiveAccounts, token: str) -> None:
+    await accounts.register("bob", "secret", "", call())
+    session = await accounts.authenticate(token)
+    for code in (Code.NO_LEADER, Code.OUTCOME_UNKNOWN):
+        hive.fail_next = HiveError(code, "so it is")
+        assert await code_of(accounts.transfer(session, "bob", 5, call("k"))) is code
+    assert await accounts.transfer(session, "bob", 5, call("k")) == GRANT - 5
+
+
+async def test_no_password_shows_in_what_is_proposed_or_kept(hive: LocalAgreement, accounts: HiveAccounts) -> None:
+    await accounts.register("ann", "my-pass-phrase", "", call())
+    token = await accounts.login("ann", "my-pass-phrase", call())
+    shown = repr(hive.proposals) + repr(vars(accounts)) + repr(hive.view().rows())
+    assert "my-pass-phrase" not in shown
+    assert token not in shown

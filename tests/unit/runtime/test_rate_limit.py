@@ -1,0 +1,72 @@
+"""Rate limits on a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from hivenode.errors import Code, HiveError
+from hivenode.runtime.rate_limit import RateLimit, origin_key
+
+
+def allowed(limit: RateLimit, key: str, now_ms: int) -> bool:
+    try:
+        limit.take(key, now_ms)
+    except HiveError as error:
+        if error.code is not Code.RATE_LIMITED:
+            raise
+        return False
+    return True
+
+
+def test_a_minute_allows_its_number_at_once_and_then_evenly() -> None:
+    limit = RateLimit("logins", 60)
+    assert [allowed(limit, "a", 0) for _ in range(61)] == [True] * 60 + [False]
+    assert not allowed(limit, "a", 999)
+    assert allowed(limit, "a", 1_000)
+    assert not allowed(limit, "a", 1_000)
+    assert sum(allowed(limit, "a", 10_000_000) for _ in range(100)) == 60
+
+
+def test_keys_do_not_share() -> None:
+    limit = RateLimit("logins", 1)
+    assert allowed(limit, "a", 0)
+    assert allowed(limit, "b", 0)
+    assert not allowed(limit, "a", 0)
+
+
+def test_a_clock_that_runs_back_fills_nothing() -> None:
+    limit = RateLimit("logins", 1)
+    assert allowed(limit, "a", 60_000)
+    assert not allowed(limit, "a", 0)
+    assert allowed(limit, "a", 60_000)
+
+
+def test_the_table_is_bounded() -> None:
+    limit = RateLimit("logins", 1, keys_max=2)
+    for key in "abc":
+        assert allowed(limit, key, 0)
+    assert not allowed(limit, "c", 0)
+    assert allowed(limit, "a", 0)
+
+
+def test_the_refusal_says_when_to_come_again() -> None:
+    limit = RateLimit("registrations from this address", 2)
+    limit.take("a", 0)
+    limit.take("a", 0)
+    with pytest.raises(HiveError, match=r"registrations from this address: at most 2 a minute .* in 30 s"):
+        limit.take("a", 0)
+
+
+@pytest.mark.parametrize(
+    ("origin", "key"),
+    [
+        ("ip:1.2.3.4", "ip:1.2.3.4"),
+        ("ip:2001:db8:1:2:3:4:5:6", "ip:2001:db8:1:2::/64"),
+        ("ip:fe80::1%eth0", "ip:fe80::/64"),
+        ("ip:::ffff:1.2.3.4", "ip:1.2.3.4"),
+        ("unix:/x", "unix:/x"),
+        ("ip:nonsense", "ip:nonsense"),
+    ],
+)
+def test_an_origin_is_an_address_or_a_home_network(origin: str, key: str) -> None:
+    assert origin_key(origin) == key
