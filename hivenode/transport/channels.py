@@ -1,0 +1,59 @@
+"""How connections between daemons are made, in one place for both sides."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import grpc
+
+MESSAGE_BYTES_MAX: Final = 104 << 20
+"""The documented 100 MB of a task archive or result, with slack for the fields beside it."""
+CHUNK_BYTES: Final = 1 << 20
+"""Piece of a streamed blob: large enough for line rate, small beside HTTP/2's flow-control window."""
+PING_INTERVAL_MS: Final = 2_000
+"""A machine that lost its power is noticed within two of these."""
+STREAMS_MAX: Final = 1_024
+"""Calls at once on one connection."""
+CONNECTIONS_MAX: Final = 1_024
+"""A thousand programs and some hundred peers; more would be a fault or an attack."""
+CALLS_MAX: Final = 4_096
+"""Calls at once on one server; what comes over it is told RESOURCE_EXHAUSTED."""
+
+_Options: TypeAlias = tuple[tuple[str, int], ...]
+
+_SIZES: Final[_Options] = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+)
+
+CLIENT_OPTIONS: Final[_Options] = (
+    *_SIZES,
+    # A dead peer's refusal must be seen at once and its return soon: gRPC waits 20 s and more by default.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", PING_INTERVAL_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Without it a new channel shares the broken connection of an old one.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Names and proxies are no business of a connection between daemons.
+    ("grpc.enable_http_proxy", 0),
+)
+
+SERVER_OPTIONS: Final[_Options] = (
+    *_SIZES,
+    # Two daemons on one port would share it silently.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", PING_INTERVAL_MS),
+)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to a peer port, connected by its first call."""
+    return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)

@@ -1,0 +1,316 @@
+"""One peer as the calling side sees it: its addresses, and at most one proven connection.
+
+A connection is dialled at its first use: the addresses in turn, the one that worked last first. Each dial is a channel of its
+own, so that no back-off of an earlier failure delays it. Both sides prove who they are (Challenge, Prove) before anything
+else is said. A connection that broke is dropped whole, and the next use dials afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+from hivenode.encoding.canonical import DecodeError
+from hivenode.encoding.node_record import (
+    NodeId,
+    NodeRecord,
+    SignedNodeRecord,
+    handshake_message,
+    open_record,
+)
+from hivenode.encoding.records import decode_record, encode_record
+from hivenode.encoding.recovery import RECOVERIES_MAX
+from hivenode.errors import Code, HiveError
+from hivenode.identity import Identity, verify_signature
+from hivenode.membership.twins import INSTANCE_CHARACTERS_MAX
+from hivenode.pb import hive_pb2
+from hivenode.runtime.ports import HivePhase, Introduction, PeerAddress
+from hivenode.transport.channels import open_channel
+from hivenode.transport.metadata import HIVE_ID, PEER_TICKET
+from hivenode.transport.statuses import code_in, error_of
+
+DIAL_TIMEOUT_S: Final = 1.0
+"""For one address while others wait to be tried; a LAN answers in milliseconds."""
+REDIAL_PAUSE_S: Final = 0.05
+"""Within it the failure of the last dial answers for the next: hundreds of calls that wait for a dead leader must not dial
+each for itself."""
+NONCE_BYTES: Final = 32
+ADDRESSES_MAX: Final = 16
+"""As many as a node record may name."""
+CALLEE: Final = "callee"
+CALLER: Final = "caller"
+SERVICE: Final = "/hive.PeerService/"
+GOODBYE: Final = b""
+"""An empty frame: the last one of a stream whose sender ends it on purpose. A stream that ends without was cut, which gRPC
+does not tell from an end in words."""
+_INTRODUCTIONS_MAX: Final = 1_024
+"""Confirmed peers that one introduction may name."""
+_FORMER_HIVES_MAX: Final = 64
+
+
+class LostCallError(Exception):
+    """The channel was closed while the call was on it."""
+
+
+def closed_under_it() -> bool:
+    """In an `except CancelledError`: whether the channel was closed under the call, rather than this task cancelled.
+
+    grpc.aio raises CancelledError for both.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Self:
+    """What this node says of itself when it calls others; functions, since record and hive change."""
+
+    identity: Identity
+    record: Callable[[], SignedNodeRecord]
+    hive_id: Callable[[], str]
+    now_ms: Callable[[], int]
+
+
+class Connection:
+    """A channel on which both sides have proven themselves. Calls carry `metadata`.
+
+    The ticket in it is renewed on the same channel when it has expired, or when this node is in another hive by now, so that
+    the streams on the channel live on.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, ticket: str, hive_id: str) -> None:
+        self.channel: Final = channel
+        self.address: Final = address
+        self.metadata: tuple[tuple[str, str], ...] = ()
+        self.refused = False
+        self._hive_id = ""
+        self.renew(ticket, hive_id)
+        self._methods: dict[str, Any] = {}
+
+    def renew(self, ticket: str, hive_id: str) -> None:
+        self.metadata = ((PEER_TICKET, ticket), (HIVE_ID, hive_id))
+        self._hive_id = hive_id
+        self.refused = False
+
+    def proven_in(self, hive_id: str) -> bool:
+        """Whether the ticket counts in this hive, as far as is known here."""
+        return self._hive_id == hive_id and not self.refused
+
+    def _method(self, name: str, make: Callable[[str], Any]) -> Any:
+        found = self._methods.get(name)
+        if found is None:
+            found = self._methods[name] = make(name)
+        return found
+
+    def unary(self, method: str) -> Any:
+        """The method as bytes to bytes."""
+        return self._method(method, self.channel.unary_unary)
+
+    def unary_stream(self, method: str) -> Any:
+        return self._method(method, self.channel.unary_stream)
+
+    def stream_unary(self, method: str) -> Any:
+        return self._method(method, self.channel.stream_unary)
+
+    def stream_stream(self, method: str) -> Any:
+        return self._method(method, self.channel.stream_stream)
+
+
+def read_record(data: bytes, now_ms: int) -> tuple[SignedNodeRecord, NodeRecord]:
+    """A peer's signed record, checked. Raises PEER_REJECTED."""
+    try:
+        signed = decode_record(SignedNodeRecord, data)
+        record = open_record(signed, verify_signature)
+    except DecodeError as error:
+        raise HiveError(Code.PEER_REJECTED, f"the peer's node record is wrong: {error}") from error
+    if record.expires_ms <= now_ms:
+        raise HiveError(Code.PEER_REJECTED, "the peer's node record has expired: check the clocks of both machines")
+    return signed, record
+
+
+def callee_purpose(instance: str, former_hives: Iterable[str]) -> str:
+    """What a callee signs for, besides who it is: all by which a caller gives up something of its own."""
+    return " ".join((CALLEE, instance, *former_hives))
+
+
+async def challenge(channel: grpc.aio.Channel, me: Self, address: str, deadline_s: float) -> tuple[Introduction, bytes]:
+    """Asks who answers. Returns the introduction, its author proven, and the callee's nonce.
+
+    Raises:
+        HiveError: NODE_OFFLINE when nobody answers, PEER_REJECTED when the answer does not hold.
+    """
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    request = hive_pb2.ChallengeRequest(
+        caller_record=encode_record(me.record()), caller_nonce=nonce, hive_id=me.hive_id()
+    )
+    invoke: Any = channel.unary_unary(SERVICE + "Challenge", None, hive_pb2.ChallengeResponse.FromString)
+    try:
+        answer = await invoke(request.SerializeToString(), timeout=deadline_s)
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error, address) from error
+    signed, record = read_record(answer.callee_record, me.now_ms())
+    message = handshake_message(
+        nonce=nonce,
+        signer=record.node_id,
+        other=me.identity.node_id,
+        hive_id=answer.hive_id,
+        purpose=callee_purpose(answer.instance, answer.former_hives),
+    )
+    if not verify_signature(record.public_key, message, answer.signature):
+        raise HiveError(Code.PEER_REJECTED, f"{address} could not prove to be {record.node_id}")
+    try:
+        phase = HivePhase(answer.phase)
+    except ValueError as error:
+        raise HiveError(Code.PEER_REJECTED, f"{address} is in a phase that is not known here") from error
+    leader = None
+    if answer.leader_node_id:
+        leader = PeerAddress(
+            node_id=NodeId(answer.leader_node_id), addresses=tuple(answer.leader_addresses[:ADDRESSES_MAX])
+        )
+    introduction = Introduction(
+        record=record,
+        signed=signed,
+        hive_id=answer.hive_id,
+        phase=phase,
+        hive_created_ms=answer.hive_created_ms,
+        members=answer.members,
+        leader=leader,
+        confirmed=tuple(NodeId(node) for node in answer.confirmed[:_INTRODUCTIONS_MAX]),
+        instance=answer.instance[:INSTANCE_CHARACTERS_MAX],
+        former_hives=tuple(answer.former_hives[:_FORMER_HIVES_MAX]),
+        recoveries=tuple(answer.recoveries[:RECOVERIES_MAX]),
+    )
+    return introduction, answer.callee_nonce
+
+
+async def prove(
+    channel: grpc.aio.Channel, me: Self, callee: NodeId, nonce: bytes, deadline_s: float
+) -> tuple[str, str]:
+    """Proves this node to a callee. Returns the ticket and the hive id that it stands for. Raises PEER_REJECTED, WRONG_HIVE."""
+    hive_id = me.hive_id()
+    message = handshake_message(nonce=nonce, signer=me.identity.node_id, other=callee, hive_id=hive_id, purpose=CALLER)
+    request = hive_pb2.ProveRequest(
+        caller_node_id=me.identity.node_id,
+        callee_nonce=nonce,
+        hive_id=hive_id,
+        signature=me.identity.sign(message),
+    )
+    invoke: Any = channel.unary_unary(SERVICE + "Prove", None, hive_pb2.ProveResponse.FromString)
+    try:
+        return (await invoke(request.SerializeToString(), timeout=deadline_s)).ticket, hive_id
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error, str(callee)) from error
+
+
+class PeerLink:
+    """The link to one node.
+
+    Args:
+        on_unreached: called when the connection broke or no address answered.
+    """
+
+    def __init__(self, node_id: NodeId, me: Self, on_unreached: Callable[[NodeId], None]) -> None:
+        self.node_id: Final = node_id
+        self._me = me
+        self._on_unreached = on_unreached
+        self._addresses: tuple[str, ...] = ()
+        self._current: Connection | None = None
+        self._failure: tuple[float, HiveError] | None = None
+        self._dialling = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self._addresses
+
+    def learn(self, addresses: tuple[str, ...]) -> bool:
+        """Takes newer addresses; whether there was one that was not known."""
+        fresh = tuple(address for address in addresses[:ADDRESSES_MAX] if address not in self._addresses)
+        if addresses:
+            self._addresses = addresses[:ADDRESSES_MAX]
+        if fresh:
+            self._failure = None
+        return bool(fresh)
+
+    async def connect(self, deadline_s: float) -> Connection:
+        """The proven connection, dialled when there is none. Raises NODE_OFFLINE, PEER_REJECTED, WRONG_HIVE."""
+        current = self._current
+        if current is not None and current.proven_in(self._me.hive_id()):
+            return current
+        try:
+            async with asyncio.timeout(deadline_s), self._dialling:
+                return await self._renewed() or await self._dial()
+        except TimeoutError:
+            raise HiveError(Code.NODE_OFFLINE, f"{self.node_id} did not answer in time") from None
+
+    async def _renewed(self) -> Connection | None:
+        """The kept connection with a ticket that counts; None when there is none, or it broke."""
+        current = self._current
+        if current is not None and not current.proven_in(self._me.hive_id()):
+            try:
+                current.renew(*await self._authenticate(current.channel, current.address))
+            except HiveError:
+                self.drop(current)
+                return None
+        return current
+
+    async def _authenticate(self, channel: grpc.aio.Channel, address: str) -> tuple[str, str]:
+        """Both proofs on a channel; the ticket and the hive id that it counts in."""
+        introduction, nonce = await challenge(channel, self._me, address, DIAL_TIMEOUT_S)
+        if introduction.record.node_id != self.node_id:
+            raise HiveError(Code.PEER_REJECTED, f"{address} is {introduction.record.node_id}, not {self.node_id}")
+        return await prove(channel, self._me, self.node_id, nonce, DIAL_TIMEOUT_S)
+
+    async def _dial(self) -> Connection:
+        now = asyncio.get_running_loop().time()
+        if self._failure is not None and now < self._failure[0] + REDIAL_PAUSE_S:
+            raise HiveError(self._failure[1].code, self._failure[1].message)
+        failure = HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
+        for address in self._addresses:
+            channel = open_channel(address)
+            try:
+                ticket, hive_id = await self._authenticate(channel, address)
+            except HiveError as error:
+                failure = error
+                await channel.close()
+                continue
+            except BaseException:
+                self._close_soon(channel)
+                raise
+            self._addresses = (address, *(other for other in self._addresses if other != address))
+            self._current = Connection(channel, address, ticket, hive_id)
+            return self._current
+        self._failure = (asyncio.get_running_loop().time(), failure)
+        self._on_unreached(self.node_id)
+        raise failure
+
+    def drop(self, connection: Connection) -> None:
+        """Gives a connection up; the next use dials afresh. Nothing when it was given up before."""
+        if self._current is connection:
+            self._current = None
+            self._close_soon(connection.channel)
+            self._on_unreached(self.node_id)
+
+    def note_failure(self, connection: Connection, error: grpc.aio.AioRpcError) -> None:
+        """Drops the connection when the failure shows that it broke, and proves anew when its ticket is no longer known."""
+        code = code_in(tuple(error.trailing_metadata() or ()))
+        if code in (Code.PEER_REJECTED, Code.WRONG_HIVE):
+            connection.refused = True
+        elif code is None and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+            self.drop(connection)
+
+    def _close_soon(self, channel: grpc.aio.Channel) -> None:
+        task = asyncio.ensure_future(channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        if self._current is not None:
+            self.drop(self._current)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=DIAL_TIMEOUT_S)

@@ -1,0 +1,419 @@
+"""The callee's side of the peer protocol: proof of identity, and what a proven peer may ask.
+
+| call | who may |
+|---|---|
+| Challenge | anyone: it tells no more than mDNS does, with a signature |
+| Prove | whoever can sign the nonce, unless both sides are in different hives |
+| Invite, Join | a proven node, also across the border of a hive |
+| Messages, CompareDigest, ManageHive, Work, FetchBlob, StoreBlob, ReadLog | a proven node of this hive that `admits` lets in |
+| FetchSnapshot | of these, one with voter right |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError as ProtobufError
+
+from hivenode.consensus import MemberId
+from hivenode.encoding.canonical import DecodeError
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord, handshake_message
+from hivenode.encoding.records import encode_record
+from hivenode.errors import Code, HiveError, InvariantError
+from hivenode.identity import Identity, verify_signature
+from hivenode.pb import hive_pb2
+from hivenode.pool.records import BlobRef
+from hivenode.runtime.digests import DigestReport
+from hivenode.runtime.ports import (
+    AttemptKey,
+    BlobStore,
+    ClusterAction,
+    ClusterOrder,
+    JoinOffer,
+    Leadership,
+    PeerAddress,
+    PeerHost,
+    TaskRunner,
+    WorkerHello,
+    WorkerSession,
+)
+from hivenode.runtime.streams import closing
+from hivenode.transport.channels import CHUNK_BYTES
+from hivenode.transport.codec import decode_message, decode_worker_event, encode_worker_order
+from hivenode.transport.interceptors.calls import Context, error_for, refuse
+from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
+from hivenode.transport.peer_link import CALLER, GOODBYE, NONCE_BYTES, SERVICE, callee_purpose, read_record
+from hivenode.transport.statuses import SUCCESS_METADATA
+from hivenode.transport.tickets import Tickets
+
+HELLO_TIMEOUT_S: Final = 10.0
+"""A worker says hello first thing."""
+JOIN_TIMEOUT_S: Final = 20.0
+"""A join commits a command and perhaps waits for an election."""
+MANAGE_TIMEOUT_S: Final = 20.0
+"""A change of the configuration commits twice and perhaps waits for an election."""
+DIGEST_BYTES: Final = 32
+BLOB_BYTES_MAX: Final = 1 << 40
+
+ForwardJoin = Callable[[PeerAddress, str, SignedNodeRecord, float, int], Awaitable[JoinOffer]]
+"""(leader, hive id, record, deadline in seconds, hops) → the leader's offer."""
+_Serve = Callable[[Any, Context], Any]
+
+
+def _hops(metadata: Any) -> int:
+    text = value_of(metadata, HOPS)
+    return int(text) if text in ("1", "2") else 0
+
+
+class PeerServer:
+    """Serves PeerService.
+
+    Args:
+        admits: whether a proven node of this hive is let into its inner calls.
+        forward_join: brings a join to the leader.
+        on_broken: told of a broken invariant, which stops the daemon.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        host: PeerHost,
+        blobs: BlobStore,
+        runner: TaskRunner,
+        leadership: Leadership,
+        tickets: Tickets,
+        now_ms: Callable[[], int],
+        admits: Callable[[NodeId], bool],
+        forward_join: ForwardJoin,
+        on_broken: Callable[[InvariantError], None],
+    ) -> None:
+        self._identity = identity
+        self._host = host
+        self._blobs = blobs
+        self._runner = runner
+        self._leadership = leadership
+        self._tickets = tickets
+        self._now_ms = now_ms
+        self._admits = admits
+        self._forward_join = forward_join
+        self._on_broken = on_broken
+        self._stopping = asyncio.Event()
+
+    def stopping(self) -> None:
+        """Ends the streams of peers, which would otherwise hold up the stop; nobody was lost by that."""
+        self._stopping.set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """All methods of the service; each parses its own requests, so that what is malformed is answered in one way."""
+        methods: dict[str, Any] = {
+            "Challenge": grpc.unary_unary_rpc_method_handler(self._unary(hive_pb2.ChallengeRequest, self._challenge)),
+            "Prove": grpc.unary_unary_rpc_method_handler(self._unary(hive_pb2.ProveRequest, self._prove)),
+            "Invite": grpc.unary_unary_rpc_method_handler(self._unary(hive_pb2.InviteRequest, self._invite)),
+            "Join": grpc.unary_unary_rpc_method_handler(self._unary(hive_pb2.JoinRequest, self._join)),
+            "ManageHive": grpc.unary_unary_rpc_method_handler(
+                self._unary(hive_pb2.ManageHiveRequest, self._manage_hive)
+            ),
+            "CompareDigest": grpc.unary_unary_rpc_method_handler(
+                self._unary(hive_pb2.CompareDigestRequest, self._compare_digest)
+            ),
+            "Messages": grpc.stream_stream_rpc_method_handler(self._stream(self._messages)),
+            "Work": grpc.stream_stream_rpc_method_handler(self._stream(self._work)),
+            "StoreBlob": grpc.stream_unary_rpc_method_handler(self._stream(self._store_blob)),
+            "FetchBlob": grpc.unary_stream_rpc_method_handler(self._stream(self._fetch_blob)),
+            "ReadLog": grpc.unary_stream_rpc_method_handler(self._stream(self._read_log)),
+            "FetchSnapshot": grpc.unary_stream_rpc_method_handler(self._stream(self._fetch_snapshot)),
+        }
+        service = SERVICE.strip("/")
+        return grpc.method_handlers_generic_handler(service, methods)
+
+    # --- round every call ----------------------------------------------------------------------------------------
+
+    def _unary(self, request: type[Any], serve: _Serve) -> _Serve:
+        async def answer(data: bytes, context: Context) -> bytes:
+            try:
+                response: bytes = (await serve(_parsed(request, data), context)).SerializeToString()
+            except Exception as error:
+                await refuse(context, error_for(serve.__name__, error, self._on_broken))
+            context.set_trailing_metadata(SUCCESS_METADATA)
+            return response
+
+        return answer
+
+    def _stream(self, serve: _Serve) -> _Serve:
+        async def answer(request: Any, context: Context) -> Any:
+            try:
+                result = await serve(request, context)
+            except Exception as error:
+                await refuse(context, error_for(serve.__name__, error, self._on_broken))
+            context.set_trailing_metadata(SUCCESS_METADATA)
+            return result
+
+        return answer
+
+    def _proven(self, context: Context) -> NodeId:
+        """The caller, by its ticket; for calls across the border of a hive."""
+        return self._tickets.holder(value_of(context.invocation_metadata(), PEER_TICKET))
+
+    def _admitted(self, context: Context) -> NodeId:
+        """The caller, by its ticket, in this hive and let in."""
+        metadata = context.invocation_metadata()
+        caller = self._tickets.check(value_of(metadata, PEER_TICKET), value_of(metadata, HIVE_ID))
+        if not self._admits(caller):
+            raise HiveError(Code.NOT_A_MEMBER, f"{caller} is not known as a member of this hive: join first")
+        return caller
+
+    # --- meeting -------------------------------------------------------------------------------------------------
+
+    async def _challenge(self, request: Any, context: Context) -> Any:
+        if len(request.caller_nonce) != NONCE_BYTES:
+            raise HiveError(Code.INVALID_ARGUMENT, f"caller_nonce must have {NONCE_BYTES} bytes")
+        _, record = read_record(request.caller_record, self._now_ms())
+        mine = self._host.introduction()
+        message = handshake_message(
+            nonce=request.caller_nonce,
+            signer=self._identity.node_id,
+            other=record.node_id,
+            hive_id=mine.hive_id,
+            purpose=callee_purpose(mine.instance, mine.former_hives),
+        )
+        return hive_pb2.ChallengeResponse(
+            callee_record=encode_record(mine.signed),
+            callee_nonce=self._tickets.open_challenge(record.node_id, record.public_key),
+            hive_id=mine.hive_id,
+            signature=self._identity.sign(message),
+            phase=mine.phase.value,
+            hive_created_ms=mine.hive_created_ms,
+            members=mine.members,
+            leader_node_id=mine.leader.node_id if mine.leader else "",
+            leader_addresses=mine.leader.addresses if mine.leader else (),
+            confirmed=mine.confirmed,
+            instance=mine.instance,
+            former_hives=mine.former_hives,
+            recoveries=mine.recoveries,
+        )
+
+    async def _prove(self, request: Any, context: Context) -> Any:
+        caller = NodeId(request.caller_node_id)
+        opened = self._tickets.take_challenge(request.callee_nonce, caller)
+        message = handshake_message(
+            nonce=request.callee_nonce,
+            signer=caller,
+            other=self._identity.node_id,
+            hive_id=request.hive_id,
+            purpose=CALLER,
+        )
+        if not verify_signature(opened.public_key, message, request.signature):
+            raise HiveError(Code.PEER_REJECTED, f"the caller could not prove to be {caller}")
+        mine = self._leadership.hive_id()
+        if mine and request.hive_id and mine != request.hive_id:
+            raise HiveError(Code.WRONG_HIVE, f"this node is in hive {mine}, the caller in {request.hive_id}")
+        return hive_pb2.ProveResponse(ticket=self._tickets.give(caller))
+
+    async def _invite(self, request: Any, context: Context) -> Any:
+        signed = self._host.accept_invitation(self._proven(context), request.hive_id)
+        return hive_pb2.InviteResponse(record=encode_record(signed))
+
+    async def _join(self, request: Any, context: Context) -> Any:
+        caller = self._proven(context)
+        hops = _hops(context.invocation_metadata())
+        signed, record = read_record(request.record, self._now_ms())
+        if hops and not self._admits(caller):
+            raise HiveError(Code.PEER_REJECTED, "only a member of this hive may bring another node's request to join")
+        if not hops and record.node_id != caller:
+            raise HiveError(Code.PEER_REJECTED, f"{caller} must not ask for {record.node_id} to join")
+        # The record is signed by the one who joins, so the word of a member that brings it is not needed.
+        try:
+            offer = await self._host.accept_join(record.node_id, signed)
+        except HiveError as error:
+            if error.code is not Code.NO_LEADER or hops >= HOPS_MAX:
+                raise
+            remaining_s = context.time_remaining()
+            deadline_s = min(JOIN_TIMEOUT_S, JOIN_TIMEOUT_S if remaining_s is None else remaining_s)
+            leader = await self._leadership.leader(deadline_s)
+            if leader.node_id == self._identity.node_id:
+                raise
+            offer = await self._forward_join(leader, self._leadership.hive_id(), signed, deadline_s, hops + 1)
+        return hive_pb2.JoinResponse(
+            hive_id=offer.hive_id,
+            members=[encode_record(member) for member in offer.members],
+            leader_node_id=offer.leader.node_id,
+            leader_addresses=offer.leader.addresses,
+            voter_rights=offer.voter_rights,
+        )
+
+    # --- consensus -----------------------------------------------------------------------------------------------
+
+    async def _messages(self, frames: AsyncIterator[bytes], context: Context) -> None:
+        caller = self._admitted(context)
+        await context.write(hive_pb2.RaftFrameAck().SerializeToString())
+        self._host.peer_connected(caller)
+        hearing = asyncio.ensure_future(self._hear_messages(frames, caller))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        said_goodbye = False
+        try:
+            await asyncio.wait({hearing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if hearing.done():
+                said_goodbye = await hearing
+        finally:
+            for task in (hearing, stopping):
+                task.cancel()
+            await asyncio.wait({hearing, stopping})
+            self._host.peer_lost(caller, not said_goodbye and not self._stopping.is_set())
+
+    async def _hear_messages(self, frames: AsyncIterator[bytes], caller: NodeId) -> bool:
+        """Hands on what the peer says, until its stream ends; whether it said goodbye."""
+        async for data in frames:
+            if data == GOODBYE:
+                return True
+            for piece in _parsed(hive_pb2.RaftFrame, data).messages:
+                self._host.receive(caller, _decoded(decode_message, piece))
+        return False
+
+    # --- work ----------------------------------------------------------------------------------------------------
+
+    async def _work(self, frames: AsyncIterator[bytes], context: Context) -> None:
+        caller = self._admitted(context)
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                hello = _worker_event(await anext(frames))
+        except (TimeoutError, StopAsyncIteration):
+            raise HiveError(Code.INVALID_ARGUMENT, "a worker says hello first") from None
+        if not isinstance(hello, WorkerHello):
+            raise HiveError(Code.INVALID_ARGUMENT, "a worker says hello first")
+        session = await self._host.open_worker_session(caller, hello)
+        hearing = asyncio.ensure_future(self._hear_worker(frames, session))
+        telling = asyncio.ensure_future(self._tell_worker(session, context))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        reset = True
+        try:
+            await asyncio.wait({hearing, telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            ended = next(task for task in (hearing, telling, stopping) if task.done())
+            said_goodbye = await ended
+            reset = ended is hearing and not said_goodbye
+        finally:
+            for task in (hearing, telling, stopping):
+                task.cancel()
+            await asyncio.wait({hearing, telling, stopping})
+            await session.closed(reset and not self._stopping.is_set())
+
+    @staticmethod
+    async def _hear_worker(frames: AsyncIterator[bytes], session: WorkerSession) -> bool:
+        """Hands on what the worker says, until its stream ends; whether it said goodbye."""
+        async for data in frames:
+            if data == GOODBYE:
+                return True
+            await session.handle(_worker_event(data))
+        return False
+
+    @staticmethod
+    async def _tell_worker(session: WorkerSession, context: Context) -> bool:
+        async for order in session.orders():
+            await context.write(hive_pb2.OrderFrame(order=encode_worker_order(order)).SerializeToString())
+        return True
+
+    # --- blobs and logs ------------------------------------------------------------------------------------------
+
+    async def _fetch_blob(self, data: bytes, context: Context) -> None:
+        self._admitted(context)
+        request = _parsed(hive_pb2.FetchBlobRequest, data)
+        if request.offset < 0 or request.size_bytes < 0:
+            raise HiveError(Code.INVALID_ARGUMENT, "offset and size_bytes must not be negative")
+        blob = BlobRef(sha256=request.sha256, size_bytes=request.size_bytes)
+        if not self._blobs.has(blob):
+            raise HiveError(Code.BLOB_NOT_FOUND, f"this node has no blob {request.sha256[:64]}")
+        await _send_pieces(self._blobs.read(blob, request.offset), hive_pb2.BlobPiece, context)
+
+    async def _store_blob(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
+        self._admitted(context)
+        try:
+            first = _parsed(hive_pb2.StoreBlobPiece, await anext(pieces))
+        except StopAsyncIteration:
+            raise HiveError(Code.INVALID_ARGUMENT, "the first piece must name the blob") from None
+        if not 0 <= first.size_bytes <= BLOB_BYTES_MAX:
+            raise HiveError(Code.BLOB_TOO_LARGE, f"a blob may have {BLOB_BYTES_MAX} bytes at most")
+
+        async def content() -> AsyncGenerator[bytes, None]:
+            if first.data:
+                yield first.data
+            async for piece in pieces:
+                yield _parsed(hive_pb2.StoreBlobPiece, piece).data
+
+        expected = BlobRef(sha256=first.sha256, size_bytes=first.size_bytes)
+        async with aclosing(content()) as stream:
+            await self._blobs.put(stream, size_bytes_max=first.size_bytes, expected=expected)
+        answer: bytes = hive_pb2.StoreBlobResponse().SerializeToString()
+        return answer
+
+    async def _read_log(self, data: bytes, context: Context) -> None:
+        self._admitted(context)
+        request = _parsed(hive_pb2.ReadLogRequest, data)
+        if request.offset < 0 or request.attempt < 1:
+            raise HiveError(Code.INVALID_ARGUMENT, "offset must not be negative, and attempts count from 1")
+        key = AttemptKey(user=request.user, task_id=request.task_id, attempt=request.attempt)
+        pieces = self._runner.read_log(key, request.offset, request.follow)
+        await _send_pieces(pieces, hive_pb2.LogPiece, context)
+
+    async def _manage_hive(self, request: Any, context: Context) -> Any:
+        caller = self._admitted(context)
+        try:
+            action = ClusterAction(request.action)
+        except ValueError:
+            raise HiveError(Code.INVALID_ARGUMENT, f"this node knows no action {request.action[:32]!r}") from None
+        remaining_s = context.time_remaining()
+        deadline_s = min(MANAGE_TIMEOUT_S, MANAGE_TIMEOUT_S if remaining_s is None else remaining_s)
+        node = await self._host.manage_hive(caller, ClusterOrder(action=action, node=request.node_id), deadline_s)
+        return hive_pb2.ManageHiveResponse(node_id=node)
+
+    async def _compare_digest(self, request: Any, context: Context) -> Any:
+        caller = self._admitted(context)
+        if request.index < 1 or len(request.digest) != DIGEST_BYTES:
+            raise HiveError(Code.INVALID_ARGUMENT, f"index must be positive and digest have {DIGEST_BYTES} bytes")
+        report = DigestReport(
+            version=request.version,
+            member_id=MemberId(request.member_id),
+            index=request.index,
+            digest=request.digest,
+        )
+        verdict = await self._host.compare_digest(caller, report)
+        return hive_pb2.CompareDigestResponse(verdict=verdict.value)
+
+    async def _fetch_snapshot(self, data: bytes, context: Context) -> None:
+        caller = self._admitted(context)
+        request = _parsed(hive_pb2.FetchSnapshotRequest, data)
+        if request.offset < 0:
+            raise HiveError(Code.INVALID_ARGUMENT, "offset must not be negative")
+        async with closing(self._host.read_snapshot(caller, request.sha256, request.offset)) as pieces:
+            async for piece in pieces:
+                answer = hive_pb2.SnapshotPiece(data=piece, crc32=zlib.crc32(piece))
+                await context.write(answer.SerializeToString())
+
+
+async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: Context) -> None:
+    """Sends bytes in pieces of 1 MiB; `write` waits while the receiver's window is full."""
+    async for data in pieces:
+        for start in range(0, len(data), CHUNK_BYTES):
+            await context.write(kind(data=data[start : start + CHUNK_BYTES]).SerializeToString())
+
+
+def _parsed(kind: type[Any], data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except ProtobufError as error:
+        raise HiveError(Code.INVALID_ARGUMENT, f"this is no {kind.__name__}") from error
+
+
+def _decoded(decode: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return decode(data)
+    except DecodeError as error:
+        raise HiveError(Code.INVALID_ARGUMENT, f"malformed bytes: {error}") from error
+
+
+def _worker_event(data: bytes) -> Any:
+    return _decoded(decode_worker_event, _parsed(hive_pb2.WorkerFrame, data).event)

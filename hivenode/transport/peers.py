@@ -1,0 +1,379 @@
+"""The caller's side of the peer protocol: the `PeerNetwork` of a daemon over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+import grpc
+
+from hivenode.config import split_address
+from hivenode.consensus import Message
+from hivenode.encoding.canonical import DecodeError
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord
+from hivenode.encoding.records import decode_record, encode_record
+from hivenode.errors import Code, HiveError
+from hivenode.pb import hive_pb2
+from hivenode.pool.records import BlobRef
+from hivenode.runtime.digests import DigestReport, Verdict
+from hivenode.runtime.ports import (
+    AttemptKey,
+    ClusterOrder,
+    Introduction,
+    JoinOffer,
+    PeerAddress,
+    WorkerEvent,
+    WorkerLink,
+    WorkerOrder,
+)
+from hivenode.runtime.stores import SnapshotRef
+from hivenode.transport.channels import CHUNK_BYTES, open_channel
+from hivenode.transport.codec import decode_worker_order, encode_worker_event
+from hivenode.transport.message_stream import MessageStream
+from hivenode.transport.metadata import HOPS
+from hivenode.transport.peer_link import (
+    ADDRESSES_MAX,
+    GOODBYE,
+    SERVICE,
+    Connection,
+    PeerLink,
+    Self,
+    challenge,
+    closed_under_it,
+)
+from hivenode.transport.statuses import error_of
+from hivenode.transport.uploads import Upload
+
+PEERS_MAX: Final = 4_096
+"""Links kept; beyond it the one made first is given up. Hives have hundreds of nodes."""
+CONNECT_TIMEOUT_S: Final = 3.0
+BLOB_STALL_S: Final = 60.0
+"""A piece of a blob that takes longer than this will not come."""
+MEMBERS_MAX: Final = 4_096
+
+
+def _lost(node: str) -> HiveError:
+    return HiveError(Code.NODE_OFFLINE, f"the connection to {node} was closed")
+
+
+@asynccontextmanager
+async def _failures_named(link: PeerLink, connection: Connection) -> AsyncIterator[None]:
+    """Turns what a call on a connection ends with into `HiveError`, and drops a connection that broke."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        link.note_failure(connection, error)
+        raise error_of(error, str(link.node_id)) from error
+    except asyncio.CancelledError:
+        if closed_under_it():
+            raise _lost(link.node_id) from None
+        raise
+    except asyncio.InvalidStateError as error:
+        raise _lost(link.node_id) from error
+
+
+class GrpcWorkerLink:
+    """The worker's side of its stream to the leader."""
+
+    def __init__(self, link: PeerLink, connection: Connection) -> None:
+        self._link = link
+        self._connection = connection
+        self._stream: Any = connection.stream_stream(SERVICE + "Work")(metadata=connection.metadata)
+
+    async def send(self, event: WorkerEvent) -> None:
+        """Sends one event. Raises NODE_OFFLINE when the stream is broken."""
+        async with _failures_named(self._link, self._connection):
+            await self._stream.write(hive_pb2.WorkerFrame(event=encode_worker_event(event)).SerializeToString())
+
+    async def orders(self) -> AsyncIterator[WorkerOrder]:
+        """The leader's orders; ends when the leader ended the stream, raises NODE_OFFLINE when it broke."""
+        while True:
+            async with _failures_named(self._link, self._connection):
+                data = await self._stream.read()
+                if data is grpc.aio.EOF:
+                    if await self._stream.code() is not grpc.StatusCode.OK:
+                        raise _lost(self._link.node_id)
+                    return
+            try:
+                yield decode_worker_order(hive_pb2.OrderFrame.FromString(data).order)
+            except DecodeError as error:
+                raise HiveError(Code.PEER_REJECTED, f"the leader's order is wrong: {error}") from error
+
+    async def aclose(self) -> None:
+        """Says goodbye, so that the leader does not take the end for a crash."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                if not self._stream.done():
+                    await self._stream.write(GOODBYE)
+                    await self._stream.done_writing()
+                    await self._stream.code()
+        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # it ended by itself meanwhile, or the leader does not answer: either way it is over
+        finally:
+            self._stream.cancel()
+
+
+class GrpcPeers:
+    """All peers of this node.
+
+    `on_peer_connected` and `on_peer_lost` are told of message streams that this node dialled, `on_peer_unreached` of every
+    connection that broke and every dial that nobody answered; the daemon sets them.
+
+    Args:
+        me: what this node says of itself.
+    """
+
+    def __init__(self, me: Self) -> None:
+        self._me = me
+        self._links: dict[NodeId, PeerLink] = {}
+        self._streams: dict[NodeId, MessageStream] = {}
+        self.on_peer_connected: Callable[[NodeId], None] = lambda node: None
+        self.on_peer_lost: Callable[[NodeId, bool], None] = lambda node, reset: None
+        self.on_peer_unreached: Callable[[NodeId], None] = lambda node: None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    # --- links ---------------------------------------------------------------------------------------------------
+
+    def link_to(self, peer: PeerAddress) -> PeerLink:
+        """The link to a peer, which learns the addresses given here when it has none."""
+        link = self._link(peer.node_id)
+        if not link.addresses:
+            link.learn(peer.addresses)
+        return link
+
+    def _link(self, node: NodeId) -> PeerLink:
+        link = self._links.get(node)
+        if link is None:
+            if len(self._links) >= PEERS_MAX:
+                self._give_up(next(iter(self._links)))
+            link = self._links[node] = PeerLink(node, self._me, lambda lost: self.on_peer_unreached(lost))
+        return link
+
+    def _give_up(self, node: NodeId) -> None:
+        link = self._links.pop(node)
+        stream = self._streams.pop(node, None)
+
+        async def close() -> None:
+            if stream is not None:
+                await stream.aclose()
+            await link.aclose()
+
+        task = asyncio.ensure_future(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def learn(self, peer: PeerAddress) -> None:
+        if self._link(peer.node_id).learn(peer.addresses):
+            stream = self._streams.get(peer.node_id)
+            if stream is not None:
+                stream.nudge()
+
+    # --- consensus -----------------------------------------------------------------------------------------------
+
+    def send(self, node: NodeId, message: Message) -> None:
+        stream = self._streams.get(node)
+        if stream is None:
+            link = self._link(node)
+            stream = self._streams[node] = MessageStream(
+                link,
+                on_connected=lambda: self.on_peer_connected(node),
+                on_lost=lambda reset: self.on_peer_lost(node, reset),
+            )
+        stream.send(message)
+
+    async def probe(self, node: NodeId, deadline_s: float) -> bool:
+        link = self._links.get(node)
+        if link is None or not link.addresses:
+            raise HiveError(Code.NODE_OFFLINE, f"no address of {node} is known")
+        dials = [asyncio.ensure_future(_dial(address)) for address in link.addresses]
+        try:
+            async with asyncio.timeout(deadline_s):
+                answers = [await dial for dial in asyncio.as_completed(dials)]
+        except TimeoutError:
+            if any(dial.done() and not dial.cancelled() and dial.result() is True for dial in dials):
+                return True
+            raise HiveError(Code.NODE_OFFLINE, f"{node} did not answer in time") from None
+        finally:
+            for dial in dials:
+                dial.cancel()
+        if True in answers:
+            return True
+        if None in answers:
+            raise HiveError(Code.NODE_OFFLINE, f"{node} cannot be reached")
+        return False
+
+    # --- meeting -------------------------------------------------------------------------------------------------
+
+    async def introduce(self, address: str, deadline_s: float) -> Introduction:
+        channel = open_channel(address)
+        try:
+            introduction, _ = await challenge(channel, self._me, address, deadline_s)
+        finally:
+            await channel.close()
+        return introduction
+
+    async def invite(self, peer: PeerAddress, hive_id: str, deadline_s: float) -> SignedNodeRecord:
+        request = hive_pb2.InviteRequest(hive_id=hive_id)
+        data = await self._call(peer, "Invite", request, deadline_s)
+        try:
+            return decode_record(SignedNodeRecord, hive_pb2.InviteResponse.FromString(data).record)
+        except DecodeError as error:
+            raise HiveError(Code.PEER_REJECTED, f"the record of {peer.node_id} is wrong: {error}") from error
+
+    async def join(
+        self, peer: PeerAddress, hive_id: str, record: SignedNodeRecord, deadline_s: float, hops: int = 0
+    ) -> JoinOffer:
+        """Asks a hive to take in the node that signed `record`: this one, or with `hops` one that asked this one."""
+        request = hive_pb2.JoinRequest(record=encode_record(record))
+        carried = ((HOPS, str(hops)),) if hops else ()
+        data = await self._call(peer, "Join", request, deadline_s, carried)
+        answer = hive_pb2.JoinResponse.FromString(data)
+        if hive_id and answer.hive_id != hive_id:
+            raise HiveError(Code.WRONG_HIVE, f"{peer.node_id} is in another hive by now: look again")
+        try:
+            members = tuple(decode_record(SignedNodeRecord, item) for item in answer.members[:MEMBERS_MAX])
+        except DecodeError as error:
+            raise HiveError(Code.PEER_REJECTED, f"the members told by {peer.node_id} are wrong: {error}") from error
+        leader = PeerAddress(
+            node_id=NodeId(answer.leader_node_id), addresses=tuple(answer.leader_addresses[:ADDRESSES_MAX])
+        )
+        return JoinOffer(hive_id=answer.hive_id, members=members, leader=leader, voter_rights=answer.voter_rights)
+
+    async def _call(
+        self,
+        peer: PeerAddress,
+        method: str,
+        request: Any,
+        deadline_s: float,
+        carried: tuple[tuple[str, str], ...] = (),
+    ) -> bytes:
+        """One unary call; tried once more on a fresh connection when the ticket of the kept one is no longer known."""
+        link = self.link_to(peer)
+        ends = asyncio.get_running_loop().time() + deadline_s
+        for attempt in (1, 2):
+            remaining_s = ends - asyncio.get_running_loop().time()
+            connection = await link.connect(max(remaining_s, 0))
+            try:
+                async with _failures_named(link, connection):
+                    invoke = connection.unary(SERVICE + method)
+                    data: bytes = await invoke(
+                        request.SerializeToString(),
+                        timeout=max(remaining_s, 0),
+                        metadata=(*connection.metadata, *carried),
+                    )
+                    return data
+            except HiveError as error:
+                if error.code is not Code.PEER_REJECTED or attempt == 2:
+                    raise
+        raise _lost(peer.node_id)
+
+    # --- work ----------------------------------------------------------------------------------------------------
+
+    async def open_worker_link(self, leader: PeerAddress) -> WorkerLink:
+        link = self.link_to(leader)
+        return GrpcWorkerLink(link, await link.connect(CONNECT_TIMEOUT_S))
+
+    async def fetch_blob(self, peer: PeerAddress, blob: BlobRef) -> AsyncIterator[bytes]:
+        request = hive_pb2.FetchBlobRequest(sha256=blob.sha256, size_bytes=blob.size_bytes)
+        async for data in self._stream(peer, "FetchBlob", request, BLOB_STALL_S):
+            yield hive_pb2.BlobPiece.FromString(data).data
+
+    async def fetch_snapshot(self, peer: PeerAddress, ref: SnapshotRef, offset: int) -> AsyncIterator[bytes]:
+        request = hive_pb2.FetchSnapshotRequest(sha256=ref.sha256, offset=offset)
+        async for data in self._stream(peer, "FetchSnapshot", request, BLOB_STALL_S):
+            piece = hive_pb2.SnapshotPiece.FromString(data)
+            if zlib.crc32(piece.data) != piece.crc32:
+                raise HiveError(
+                    Code.BLOB_CORRUPT, f"a piece of the snapshot from {peer.node_id} was damaged on the way"
+                )
+            yield piece.data
+
+    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> str:
+        request = hive_pb2.ManageHiveRequest(action=order.action.value, node_id=order.node)
+        answer = await self._call(leader, "ManageHive", request, deadline_s)
+        return str(hive_pb2.ManageHiveResponse.FromString(answer).node_id)
+
+    async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
+        request = hive_pb2.CompareDigestRequest(
+            version=report.version, member_id=report.member_id, index=report.index, digest=report.digest
+        )
+        answer = hive_pb2.CompareDigestResponse.FromString(
+            await self._call(leader, "CompareDigest", request, deadline_s)
+        )
+        try:
+            return Verdict(answer.verdict)
+        except ValueError:
+            return Verdict.UNDECIDED  # A newer leader has words that this node does not know.
+
+    async def read_log(self, peer: PeerAddress, key: AttemptKey, offset: int, follow: bool) -> AsyncIterator[bytes]:
+        request = hive_pb2.ReadLogRequest(
+            user=key.user, task_id=key.task_id, attempt=key.attempt, offset=offset, follow=follow
+        )
+        # A task may be silent for as long as it likes; a peer that is gone is noticed by the connection's pings.
+        async for data in self._stream(peer, "ReadLog", request, None if follow else BLOB_STALL_S):
+            yield hive_pb2.LogPiece.FromString(data).data
+
+    async def _stream(
+        self, peer: PeerAddress, method: str, request: Any, stall_s: float | None
+    ) -> AsyncIterator[bytes]:
+        link = self.link_to(peer)
+        connection = await link.connect(CONNECT_TIMEOUT_S)
+        stream = connection.unary_stream(SERVICE + method)(request.SerializeToString(), metadata=connection.metadata)
+        try:
+            while True:
+                async with _failures_named(link, connection):
+                    try:
+                        async with asyncio.timeout(stall_s):
+                            data = await stream.read()
+                    except TimeoutError:
+                        raise HiveError(Code.NODE_OFFLINE, f"{peer.node_id} stopped sending") from None
+                    if data is grpc.aio.EOF:
+                        if await stream.code() is not grpc.StatusCode.OK:
+                            raise _lost(peer.node_id)
+                        return
+                yield data
+        finally:
+            stream.cancel()
+
+    async def store_blob(self, peer: PeerAddress, blob: BlobRef, pieces: AsyncIterator[bytes]) -> None:
+        link = self.link_to(peer)
+        connection = await link.connect(CONNECT_TIMEOUT_S)
+        call = connection.stream_unary(SERVICE + "StoreBlob")(metadata=connection.metadata)
+        try:
+            async with _failures_named(link, connection), aclosing(_blob_pieces(blob, pieces)) as sent:
+                await Upload(call, BLOB_STALL_S).send(sent)
+        except TimeoutError:
+            raise HiveError(Code.NODE_OFFLINE, f"{peer.node_id} stopped receiving") from None
+        finally:
+            call.cancel()
+
+    async def aclose(self) -> None:
+        """Ends all streams in words and closes all connections."""
+        for node in list(self._links):
+            self._give_up(node)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CONNECT_TIMEOUT_S)
+
+
+async def _blob_pieces(blob: BlobRef, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The messages of an upload: the blob's name first, then its content in pieces of 1 MiB."""
+    yield hive_pb2.StoreBlobPiece(sha256=blob.sha256, size_bytes=blob.size_bytes).SerializeToString()
+    async for data in pieces:
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield hive_pb2.StoreBlobPiece(data=data[start : start + CHUNK_BYTES]).SerializeToString()
+
+
+async def _dial(address: str) -> bool | None:
+    """Whether a TCP connection is taken (True) or refused (False); None for any other failure."""
+    host, port = split_address(address)
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return None
+    writer.transport.abort()
+    return True

@@ -1,0 +1,189 @@
+"""The daemon's two gRPC servers: the documented API for programs of this machine, and the peer port for all others.
+
+Both serve the documented API, HiveService, reflection and `grpc.health.v1`; the peer port serves PeerService as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hivenode.config import split_address
+from hivenode.encoding.node_record import NodeId
+from hivenode.errors import Code, HiveError, InvariantError
+from hivenode.identity import Identity
+from hivenode.pb import hive_pb2, nodepool_pb2
+from hivenode.pool.records import UserName, UserRecord
+from hivenode.runtime.ports import (
+    Accounts,
+    BlobStore,
+    ClusterControl,
+    HiveStatus,
+    Leadership,
+    PeerHost,
+    Registry,
+    TaskRunner,
+    Tasks,
+)
+from hivenode.transport.channels import CALLS_MAX, SERVER_OPTIONS
+from hivenode.transport.forwarding import Forwarder
+from hivenode.transport.peer_service import PeerServer
+from hivenode.transport.peers import GrpcPeers
+from hivenode.transport.router import Router
+from hivenode.transport.services.cluster import ClusterHandlers
+from hivenode.transport.services.nodes import NodeHandlers
+from hivenode.transport.services.tasks import TaskHandlers
+from hivenode.transport.services.users import UserHandlers
+from hivenode.transport.tickets import Tickets
+
+API_SERVICES: Final = tuple(
+    service.full_name
+    for module in (nodepool_pb2, hive_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    if service.name != "PeerService"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedPorts:
+    """What the servers call, and what they must know of this node.
+
+    Args:
+        user_of: the user of a name in this node's own state; None when it has none.
+        admits: whether a proven node of this hive is let into the inner peer calls.
+        now_ms: wall clock, ms since 1970: for the expiry of node records and tickets.
+        on_broken: told of a broken invariant, which stops the daemon.
+    """
+
+    identity: Identity
+    accounts: Accounts
+    registry: Registry
+    tasks: Tasks
+    status: HiveStatus
+    cluster: ClusterControl
+    leadership: Leadership
+    host: PeerHost
+    runner: TaskRunner
+    blobs: BlobStore
+    user_of: Callable[[UserName], UserRecord | None]
+    admits: Callable[[NodeId], bool]
+    now_ms: Callable[[], int]
+    on_broken: Callable[[InvariantError], None]
+
+
+class ApiServer:
+    """Both servers of a daemon.
+
+    Args:
+        listen: `host:port` of the plain-text API; off loopback only with `insecure`.
+        peer_listen: `host:port` of the peer port. Port 0 takes a free one in both.
+    """
+
+    def __init__(self, *, listen: str, peer_listen: str, insecure: bool, ports: ServedPorts, peers: GrpcPeers) -> None:
+        self._listen = listen
+        self._peer_listen = peer_listen
+        self._insecure = insecure
+        tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms)
+        self._admits = ports.admits
+        self._router = Router(
+            handlers={
+                **UserHandlers(ports.accounts, ports.user_of).table(),
+                **NodeHandlers(ports.registry, ports.status).table(),
+                **TaskHandlers(ports.tasks).table(),
+                **ClusterHandlers(ports.cluster).table(),
+            },
+            accounts=ports.accounts,
+            leadership=ports.leadership,
+            forwarder=Forwarder(ports.identity.node_id, ports.leadership, peers.link_to),
+            check_peer=self._check_peer,
+            on_broken=ports.on_broken,
+        )
+        self._peer_server = PeerServer(
+            identity=ports.identity,
+            host=ports.host,
+            blobs=ports.blobs,
+            runner=ports.runner,
+            leadership=ports.leadership,
+            tickets=tickets,
+            now_ms=ports.now_ms,
+            admits=ports.admits,
+            forward_join=peers.join,
+            on_broken=ports.on_broken,
+        )
+        self._servers: list[grpc.aio.Server] = []
+        self._health: list[Any] = []
+        self.api_address = ""
+        self.peer_address = ""
+
+    def _check_peer(self, ticket: str, hive_id: str) -> NodeId:
+        """The member of this hive that forwards a call."""
+        caller = self._tickets.check(ticket, hive_id)
+        if not self._admits(caller):
+            raise HiveError(Code.NOT_A_MEMBER, f"{caller} is not known as a member of this hive: join first")
+        return caller
+
+    async def start(self) -> None:
+        """Binds both ports and serves; `api_address` and `peer_address` say where.
+
+        Raises:
+            HiveError: INVALID_ARGUMENT when an address cannot be had, naming it and what to do.
+        """
+        host, _ = split_address(self._listen)
+        if not self._insecure and not _is_loopback(host):
+            raise HiveError(
+                Code.INVALID_ARGUMENT,
+                f"--listen {self._listen} would serve the API in plain text to the network: "
+                "use the peer port for other machines, or say --insecure",
+            )
+        try:
+            self.api_address = await self._serve(self._listen, "--listen", "127.0.0.1:0", [self._router])
+            self.peer_address = await self._serve(
+                self._peer_listen, "--peer-listen", "0.0.0.0:0", [self._router, self._peer_server.handler()]
+            )
+        except HiveError:
+            await self.stop(0)
+            raise
+
+    async def _serve(self, address: str, flag: str, free: str, handlers: list[grpc.GenericRpcHandler]) -> str:
+        server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        server.add_generic_rpc_handlers(tuple(handlers))
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        reflection.enable_server_reflection((*API_SERVICES, reflection.SERVICE_NAME, health.SERVICE_NAME), server)
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise HiveError(
+                Code.INVALID_ARGUMENT,
+                f"{address} cannot be listened on, perhaps since another program has it: "
+                f"choose another address, or a free port with `{flag} {free}`",
+            ) from error
+        await server.start()
+        for name in ("", *API_SERVICES):
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._servers.append(server)
+        self._health.append(servicer)
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def stop(self, deadline_s: float) -> None:
+        """Takes no more calls, lets those under way end for `deadline_s`, and closes."""
+        self._peer_server.stopping()
+        for servicer in self._health:
+            await servicer.enter_graceful_shutdown()
+        await asyncio.gather(*(server.stop(deadline_s) for server in self._servers))
+        self._servers.clear()
+        self._health.clear()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

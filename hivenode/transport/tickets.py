@@ -1,0 +1,94 @@
+"""What the callee remembers of those who called: open challenges and given tickets, both bounded and expiring."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hivenode.encoding.node_record import NodeId
+from hivenode.errors import Code, HiveError
+
+CHALLENGES_MAX: Final = 4_096
+CHALLENGE_LIFETIME_MS: Final = 30_000
+"""Prove follows Challenge at once; half a minute covers a machine that swaps."""
+TICKETS_MAX: Final = 4_096
+"""Several for each node of a large hive; who loses one proves itself again unasked."""
+TICKET_LIFETIME_MS: Final = 3_600_000
+"""A ticket that leaked is worth an hour; a new one costs one round trip."""
+TICKET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenChallenge:
+    """A nonce that waits for its signature."""
+
+    caller: NodeId
+    public_key: bytes
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ticket:
+    caller: NodeId
+    expires_ms: int
+
+
+class Tickets:
+    """Challenges and tickets of one daemon; they die with it.
+
+    Args:
+        hive_id: the hive that this node is in, empty for none.
+        now_ms: a clock that never runs back.
+    """
+
+    def __init__(self, hive_id: Callable[[], str], now_ms: Callable[[], int]) -> None:
+        self._hive_id = hive_id
+        self._now_ms = now_ms
+        self._challenges: OrderedDict[bytes, OpenChallenge] = OrderedDict()
+        self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
+
+    def open_challenge(self, caller: NodeId, public_key: bytes) -> bytes:
+        """A nonce for the caller to sign once."""
+        while len(self._challenges) >= CHALLENGES_MAX:
+            self._challenges.popitem(last=False)
+        nonce = secrets.token_bytes(TICKET_BYTES)
+        self._challenges[nonce] = OpenChallenge(
+            caller=caller, public_key=public_key, expires_ms=self._now_ms() + CHALLENGE_LIFETIME_MS
+        )
+        return nonce
+
+    def take_challenge(self, nonce: bytes, caller: NodeId) -> OpenChallenge:
+        """The challenge of a nonce, which counts once. Raises PEER_REJECTED."""
+        found = self._challenges.pop(nonce, None)
+        if found is None or found.caller != caller or found.expires_ms <= self._now_ms():
+            raise HiveError(Code.PEER_REJECTED, "the challenge is not known here: ask for a new one")
+        return found
+
+    def give(self, caller: NodeId) -> str:
+        """A ticket for a caller that has proven itself."""
+        while len(self._tickets) >= TICKETS_MAX:
+            self._tickets.popitem(last=False)
+        ticket = secrets.token_urlsafe(TICKET_BYTES)
+        self._tickets[ticket] = _Ticket(caller=caller, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
+        return ticket
+
+    def holder(self, ticket: str) -> NodeId:
+        """Who holds a ticket. Raises PEER_REJECTED."""
+        found = self._tickets.get(ticket)
+        if found is None or found.expires_ms <= self._now_ms():
+            self._tickets.pop(ticket, None)
+            raise HiveError(Code.PEER_REJECTED, "the ticket is not known here: prove yourself again")
+        return found.caller
+
+    def check(self, ticket: str, hive_id: str) -> NodeId:
+        """Who holds a ticket, in this node's own hive. Raises PEER_REJECTED, WRONG_HIVE."""
+        caller = self.holder(ticket)
+        mine = self._hive_id()
+        if hive_id != mine or not mine:
+            raise HiveError(
+                Code.WRONG_HIVE, f"this node is in hive {mine or 'none'}, the caller in {hive_id or 'none'}"
+            )
+        return caller

@@ -1,0 +1,95 @@
+"""What goes round a call: origins, tickets, routes."""
+
+from __future__ import annotations
+
+import pytest
+
+from hivenode.encoding.node_record import NodeId
+from hivenode.errors import Code, HiveError, outcome_of
+from hivenode.pb import nodepool_pb2
+from hivenode.runtime.ports import Standing
+from hivenode.transport.interceptors.calls import origin_of, refusal_in
+from hivenode.transport.routing import ROUTES, RouteKind
+from hivenode.transport.statuses import GRPC_STATUS, MalformedError
+from hivenode.transport.tickets import CHALLENGES_MAX, TICKET_LIFETIME_MS, TICKETS_MAX, Tickets
+
+
+@pytest.mark.parametrize(
+    ("peer", "origin"),
+    [
+        ("ipv4:10.0.0.1:5000", "ip:10.0.0.1"),
+        ("ipv6:%5B::1%5D:5000", "ip:::1"),
+        ("ipv6:[fe80::1]:5000", "ip:fe80::1"),
+        ("unix:/run/x", "unix:/run/x"),
+    ],
+)
+def test_an_origin_has_no_port(peer: str, origin: str) -> None:
+    assert origin_of(peer) == origin
+
+
+def test_every_code_but_success_has_a_status() -> None:
+    assert set(Code) - {Code.SUCCESS} == set(GRPC_STATUS)
+
+
+def test_a_refusal_goes_into_a_response_that_can_carry_it() -> None:
+    answer = refusal_in(nodepool_pb2.LoginResponse, HiveError(Code.USER_EXISTS, "there"))
+    assert answer == nodepool_pb2.LoginResponse(success=False, message="there")
+    assert refusal_in(nodepool_pb2.GetNodeListResponse, HiveError(Code.USER_EXISTS, "there")) is None
+    assert refusal_in(nodepool_pb2.LoginResponse, MalformedError("bad")) is None
+    for code in Code:
+        if code is not Code.SUCCESS and outcome_of(code).value != "refused" and code is not Code.TASK_NOT_FINISHED:
+            assert refusal_in(nodepool_pb2.LoginResponse, HiveError(code, "x")) is None
+
+
+def test_only_reads_and_local_calls_are_answered_by_a_follower() -> None:
+    for route in ROUTES.values():
+        assert route.answered_here(Standing.LEADER)
+        assert route.answered_here(Standing.REPLICA) == (route.kind is not RouteKind.LEADER)
+        assert route.answered_here(Standing.LIGHT) == (route.kind is RouteKind.LOCAL)
+        assert not (route.writes and route.kind is not RouteKind.LEADER)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.ms = 0
+
+    def now(self) -> int:
+        return self.ms
+
+
+def _rejected(check: object, *arguments: object) -> Code:
+    with pytest.raises(HiveError) as caught:
+        check(*arguments)  # type: ignore[operator]
+    return caught.value.code
+
+
+def test_a_ticket_lasts_an_hour_and_only_in_its_hive() -> None:
+    clock = _Clock()
+    tickets = Tickets(lambda: "h", clock.now)
+    ticket = tickets.give(NodeId("a"))
+    assert tickets.check(ticket, "h") == "a"
+    assert _rejected(tickets.check, ticket, "g") is Code.WRONG_HIVE
+    assert _rejected(tickets.check, ticket, "") is Code.WRONG_HIVE
+    assert _rejected(tickets.check, ticket + "x", "h") is Code.PEER_REJECTED
+    clock.ms = TICKET_LIFETIME_MS
+    assert _rejected(tickets.check, ticket, "h") is Code.PEER_REJECTED
+
+
+def test_a_challenge_counts_once_and_for_its_caller() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    nonce = tickets.open_challenge(NodeId("a"), b"key")
+    assert _rejected(tickets.take_challenge, nonce, NodeId("b")) is Code.PEER_REJECTED
+    nonce = tickets.open_challenge(NodeId("a"), b"key")
+    assert tickets.take_challenge(nonce, NodeId("a")).public_key == b"key"
+    assert _rejected(tickets.take_challenge, nonce, NodeId("a")) is Code.PEER_REJECTED
+
+
+def test_both_tables_are_bounded() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    first_ticket, first_nonce = tickets.give(NodeId("a")), tickets.open_challenge(NodeId("a"), b"")
+    for _ in range(TICKETS_MAX):
+        tickets.give(NodeId("b"))
+    for _ in range(CHALLENGES_MAX):
+        tickets.open_challenge(NodeId("b"), b"")
+    assert _rejected(tickets.holder, first_ticket) is Code.PEER_REJECTED
+    assert _rejected(tickets.take_challenge, first_nonce, NodeId("a")) is Code.PEER_REJECTED
