@@ -1,0 +1,78 @@
+"""What is asked of a simulated node, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from hivenode.consensus import ConfChange
+from hivenode.encoding.node_record import SignedNodeRecord
+from hivenode.encoding.records import Record
+from hivenode.encoding.state_view import ReadView
+from hivenode.errors import Code
+from hivenode.pool.commands import Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """No reply: the call was not done, or nobody knows; the code says which (`errors.outcome_of`)."""
+
+    code: Code
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """A command for the log, or a change of the configuration; any node takes it and the leader decides."""
+
+    body: Record | ConfChange
+    owner: str = ""
+    key: str = ""
+    keep_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A linearizable look at agreed state, answered by the node that was asked."""
+
+    query: Callable[[ReadView], Any]
+
+
+Written: TypeAlias = Reply | Failure
+OnWritten: TypeAlias = Callable[[Written], None]
+OnAnswer: TypeAlias = Callable[[Any], None]
+"""Takes what a call came to: a `Reply`, what a query returned, or a `Failure`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A write on its way from the node that was asked to the one that it takes for the leader."""
+
+    call: int
+    write: Write
+    deadline_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the leader says to a forwarded write."""
+
+    call: int
+    result: Written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAsked:
+    """A node without a hive asks the one that it takes for the leader to take it in."""
+
+    record: SignedNodeRecord
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinGranted:
+    """The node is in the hive's list: from now on it belongs to the hive, whose log comes by itself."""
+
+    hive_id: str
+    incarnation: str

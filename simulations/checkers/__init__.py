@@ -1,0 +1,1 @@
+"""What must hold, watched all the time and looked at in the end."""

@@ -1,0 +1,116 @@
+"""Promises of the agreed state: the same everywhere, money kept, nothing done twice.
+
+| promise | looked at |
+|---|---|
+| the same reply and configuration at the same index, on every replica and in every replay | at every entry |
+| the same digest of the state at the same index | every `DIGEST_EVERY` entries, and in the end |
+| CPT sum to the supply, escrows and indices are right, the chain holds (`pool.invariants`) | every `INVARIANTS_EVERY` entries |
+| a request key moves money or makes a task at most once | at every first application |
+| one accepted end a task that was not given up | at every first application |
+| a worker's attempt is ordered only if it was agreed | when a worker takes it |
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hivenode.consensus import ConfState, Entry, EntryKind
+from hivenode.encoding.records import decode_record
+from hivenode.encoding.state_view import StateView
+from hivenode.errors import InvariantError
+from hivenode.pool import invariants, queries
+from hivenode.pool.commands import COMMANDS, AssignTask, EndAttempt, Envelope, Reply
+from hivenode.pool.records import TaskState
+from hivenode.runtime.ports import AttemptKey
+from simulations.checkers.violation import Violation, demand
+from simulations.views import MemoryView
+
+DIGEST_EVERY: Final = 1_024
+"""As often as voters compare digests."""
+INVARIANTS_EVERY: Final = 4_096
+"""They read all of the state, so they are looked at now and then, and in the end."""
+
+
+class AgreedChecker:
+    """Told of every application on every replica."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str], tuple[int, Reply]] = {}
+        """By owner and key of a request: the index that first did it, and its reply."""
+        self.first_applied_us: dict[int, int] = {}
+        self.refusals = 0
+        self._outcomes: list[tuple[Reply, bool, ConfState]] = []
+        self._digests: dict[int, bytes] = {}
+        self._ended: dict[tuple[str, str, int], int] = {}
+        self._assigned: set[AttemptKey] = set()
+
+    def applied(
+        self, name: str, entry: Entry, reply: Reply, repeated: bool, view: MemoryView, conf: ConfState, now_us: int
+    ) -> None:
+        """A replica applied an entry."""
+        place = entry.index - 1
+        if place == len(self._outcomes):
+            self._outcomes.append((reply, repeated, conf))
+            self._first(entry, reply, repeated, view, now_us)
+        else:
+            known = self._outcomes[place]
+            demand(
+                known == (reply, repeated, conf),
+                f"{name} came to another reply at entry {entry.index}: {reply}, not {known[0]}",
+            )
+        if entry.index % DIGEST_EVERY == 0:
+            self.compare(name, entry.index, view)
+
+    def compare(self, name: str, index: int, view: MemoryView) -> None:
+        """Compares a replica's whole state with the others' at the same index."""
+        digest = view.digest()
+        demand(self._digests.setdefault(index, digest) == digest, f"{name} has another state at index {index}")
+
+    def _first(self, entry: Entry, reply: Reply, repeated: bool, view: MemoryView, now_us: int) -> None:
+        if entry.index % INVARIANTS_EVERY == 0:
+            self.invariants(view)
+        if entry.kind is not EntryKind.NORMAL or not entry.data:
+            return
+        envelope = decode_record(Envelope, entry.data)
+        if reply.refused:
+            self.refusals += 1
+        if envelope.request_key:
+            self._request(envelope, entry.index, reply, repeated, now_us)
+        if not reply.refused and not repeated:
+            self._attempt(COMMANDS.decode(envelope.command), view)
+
+    def _request(self, envelope: Envelope, index: int, reply: Reply, repeated: bool, now_us: int) -> None:
+        key = (envelope.request_owner, envelope.request_key)
+        known = self.requests.get(key)
+        if known is None:
+            demand(not repeated, f"the request {key} is answered as a repeated one, and never came before")
+            self.requests[key] = (index, reply)
+            self.first_applied_us[index] = now_us
+        else:
+            demand(
+                repeated and reply == known[1],
+                f"the request {key} of entry {known[0]} was done again at {index}: {reply}, first {known[1]}",
+            )
+
+    def _attempt(self, command: Any, view: StateView) -> None:
+        if isinstance(command, AssignTask):
+            key = AttemptKey(user=command.user, task_id=command.task_id, attempt=command.attempt)
+            demand(key not in self._assigned, f"the attempt {key} was given away twice")
+            self._assigned.add(key)
+        elif isinstance(command, EndAttempt):
+            task = queries.task(view, command.user, command.task_id)
+            if task is None or task.state not in (TaskState.COMPLETED, TaskState.FAILED):
+                return
+            demand(task.attempt == command.attempt, f"an end of attempt {command.attempt} ended {task}")
+            ended = self._ended.setdefault((command.user, command.task_id, task.submitted_ms), command.attempt)
+            demand(ended == command.attempt, f"the task {command.user}/{command.task_id} has two accepted results")
+
+    def ordered(self, name: str, key: AttemptKey) -> None:
+        """A worker was told to run an attempt."""
+        demand(key in self._assigned, f"{name} runs the attempt {key}, which was never agreed on")
+
+    def invariants(self, view: StateView) -> None:
+        try:
+            invariants.check(view)
+        except InvariantError as error:
+            raise Violation(f"the agreed state contradicts itself: {error}") from error

@@ -1,0 +1,285 @@
+"""What goes wrong: each fault begins at a moment, lasts a while, and takes itself back.
+
+A wiped disk takes a copy away for good, so it comes only while every other copy is whole and the configuration holds no
+member that is gone: the hive promises to survive one such loss at a time. All other faults come in any number at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from hivenode.pool import queries
+from hivenode.pool.commands import RemoveNode
+from simulations.calls import Write
+from simulations.engine import MS
+from simulations.network import Weather
+from simulations.node import Node
+from simulations.world import World
+
+JUMP_MS_MAX: Final = 3_600_000
+LOSS: Final = (20, 250)
+"""Lost datagrams, in parts of a thousand."""
+SLOWNESS: Final = (10, 200)
+NODES_MORE_MAX: Final = 2
+"""Machines that join beyond those that the run began with."""
+LEAVE_LOOK_US: Final = 500 * MS
+
+
+class Faults:
+    """Makes faults happen at random until it is stopped.
+
+    Args:
+        kinds: the names of those that may come, or "all".
+    """
+
+    def __init__(self, world: World, kinds: str) -> None:
+        self.world: Final = world
+        self._engine = world.engine
+        known = self._known()
+        names = sorted(known) if kinds == "all" else [name for name in kinds.split(",") if name and name != "none"]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(sorted(known))}, all and none")
+        self._kinds: list[Callable[[], None]] = [known[name] for name in names]
+        self._names = names
+        self._stopped = False
+        self._added = 0
+        self.count = 0
+
+    def _known(self) -> dict[str, Callable[[], None]]:
+        return {
+            "crash": self._crash,
+            "power": self._power,
+            "blackout": self._blackout,
+            "leader": self._kill_leader,
+            "pause": self._pause,
+            "partition": self._partition,
+            "oneway": self._one_way,
+            "isolate": self._isolate_leader,
+            "loss": self._loss,
+            "slowdisk": self._slow_disk,
+            "fulldisk": self._full_disk,
+            "clock": self._clock,
+            "transfer": self._transfer,
+            "wipe": self._wipe,
+            "join": self._join,
+            "leave": self._leave,
+        }
+
+    def start(self) -> None:
+        if self._kinds:
+            self._plan_next()
+
+    def _plan_next(self) -> None:
+        self._engine.after(self._engine.between(*self.world.settings.fault_every_us), self._next)
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        number = self._engine.rng.randrange(len(self._kinds))
+        self.count += 1
+        self._engine.note(f"fault: {self._names[number]}")
+        self._kinds[number]()
+        self._plan_next()
+
+    def stop(self) -> None:
+        """No more faults; all that can be mended is."""
+        self._stopped = True
+        self._engine.note("faults end")
+        self.world.network.mend_all()
+        for node in self.world.present():
+            node.disk.slowness, node.disk.full = 1, False
+            node.resume()
+            node.boot()
+
+    # --- whom it hits ----------------------------------------------------------------------------------------------
+
+    def _any(self) -> Node | None:
+        nodes = self.world.alive()
+        return nodes[self._engine.rng.randrange(len(nodes))] if nodes else None
+
+    def _later(self, action: Callable[[], None]) -> None:
+        """Takes a fault back after a while, unless all were mended before."""
+        delay_us = self._engine.between(*self.world.settings.down_us)
+        self._engine.after(delay_us, lambda: None if self._stopped else action())
+
+    # --- processes -------------------------------------------------------------------------------------------------
+
+    def _down(self, node: Node | None, *, power: bool) -> None:
+        if node is not None:
+            node.crash(power=power)
+            self._later(node.boot)
+
+    def _crash(self) -> None:
+        self._down(self._any(), power=False)
+
+    def _power(self) -> None:
+        self._down(self._any(), power=True)
+
+    def _kill_leader(self) -> None:
+        self._down(self.world.leader(), power=False)
+
+    def _blackout(self) -> None:
+        """The power of all machines fails at one moment; they come back one by one."""
+        for node in self.world.alive():
+            self._down(node, power=True)
+
+    def _pause(self) -> None:
+        node = self.world.leader() if self._engine.chance(500) else self._any()
+        if node is not None:
+            node.pause()
+            self._later(node.resume)
+
+    def _wipe(self) -> None:
+        if not self._copies_are_whole():
+            return
+        node = self._any()
+        if node is not None:
+            node.wipe()
+            self._later(node.boot)
+
+    def _copies_are_whole(self) -> bool:
+        leader = self.world.leader()
+        if leader is None or leader.replica is None:
+            return False
+        status = leader.replica.status()
+        current = {node.member_id: node for node in self.world.present()}
+        # Members that are gone, or that lack anything, leave no room for another loss.
+        return (
+            not status.conf.is_joint
+            and len(status.conf.voters) >= 3
+            and status.conf.members() == frozenset(current)
+            and all(
+                node.alive and node.disk.log.last_index() >= status.last_index and not node.disk.full
+                for node in current.values()
+            )
+        )
+
+    # --- the network -----------------------------------------------------------------------------------------------
+
+    def _cut(self, pairs: list[tuple[str, str]]) -> None:
+        network = self.world.network
+        for source, target in pairs:
+            network.cut(source, target)
+
+        def mend() -> None:
+            for source, target in pairs:
+                network.mend(source, target)
+
+        self._later(mend)
+
+    def _partition(self) -> None:
+        names = [node.name for node in self.world.present()]
+        self._engine.rng.shuffle(names)
+        size = self._engine.between(1, len(names) - 1) if len(names) > 1 else 0
+        one, other = names[:size], names[size:]
+        self._engine.note(f"cut {one} from {other}")
+        self._cut([pair for a in one for b in other for pair in ((a, b), (b, a))])
+
+    def _isolate_leader(self) -> None:
+        leader = self.world.leader()
+        if leader is not None:
+            others = [node.name for node in self.world.present() if node is not leader]
+            self._cut([pair for name in others for pair in ((leader.name, name), (name, leader.name))])
+
+    def _one_way(self) -> None:
+        """Some directions of some wires are dead, as with a broken switch."""
+        names = [node.name for node in self.world.present()]
+        pairs = [(a, b) for a in names for b in names if a != b and self._engine.chance(200)]
+        self._cut(pairs)
+
+    def _loss(self) -> None:
+        self.world.network.weather = Weather(
+            loss=self._engine.between(*LOSS),
+            duplicate=self._engine.between(0, 100),
+            late=self._engine.between(10, 500),
+            late_us=(1 * MS, self._engine.between(50 * MS, 800 * MS)),
+        )
+
+        def clear() -> None:
+            self.world.network.weather = replace(self.world.settings.weather)
+
+        self._later(clear)
+
+    # --- disks and clocks ------------------------------------------------------------------------------------------
+
+    def _slow_disk(self) -> None:
+        node = self.world.leader() if self._engine.chance(500) else self._any()
+        if node is None:
+            return
+        disk = node.disk
+        disk.slowness = self._engine.between(*SLOWNESS)
+
+        def mend() -> None:
+            disk.slowness = self.world.settings.slowness
+
+        self._later(mend)
+
+    def _full_disk(self) -> None:
+        node = self._any()
+        if node is None:
+            return
+        disk = node.disk
+        disk.full = True
+
+        def mend() -> None:
+            disk.full = False
+
+        self._later(mend)
+
+    def _clock(self) -> None:
+        node = self._any()
+        if node is None:
+            return
+        by_ms = self._engine.between(-JUMP_MS_MAX, JUMP_MS_MAX)
+        node.clock.jump(by_ms)
+        # Somebody notices and sets it right again.
+        self._later(lambda: node.clock.jump(-by_ms))
+
+    # --- the configuration -----------------------------------------------------------------------------------------
+
+    def _transfer(self) -> None:
+        leader = self.world.leader()
+        if leader is None or leader.replica is None:
+            return
+        others = sorted(leader.replica.status().conf.voters - {leader.member_id})
+        if others:
+            leader.replica.transfer_leader(others[self._engine.rng.randrange(len(others))])
+
+    def _join(self) -> None:
+        if len(self.world.present()) < self.world.settings.nodes + NODES_MORE_MAX:
+            self._added += 1
+            self.world.add_node(f"m{self._added}").boot()
+
+    def _leave(self) -> None:
+        """A machine leaves for good; it is switched off when the configuration is without it."""
+        nodes = self.world.present()
+        leader = self.world.leader()
+        if leader is None or leader.replica is None or len(nodes) <= self.world.settings.nodes:
+            return
+        going = nodes[self._engine.rng.randrange(len(nodes))]
+        if going is not leader and not going.leaving:
+            going.leaving = True
+            self._see_off(going)
+
+    def _see_off(self, going: Node) -> None:
+        """Asks until the hive has let the machine go, for an answer may get lost with its leader; then switches it off."""
+        leader = self.world.leader()
+        if leader is not None and leader.replica is not None and leader is not going:
+            status = leader.replica.status()
+            if queries.node(leader.replica.view, going.node_id) is not None:
+                command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
+                deadline_us = self._engine.now_us + LEAVE_LOOK_US
+                leader.replica.propose(Write(body=command), deadline_us, lambda _result: None)
+            elif (
+                going.member_id not in status.conf.members()
+                and not status.conf.is_joint
+                and leader.replica.applied_index == status.last_index
+            ):
+                going.left = True
+                going.crash()
+                self._engine.note(f"{going.name} left")
+                return
+        self._engine.after(LEAVE_LOOK_US, lambda: self._see_off(going))

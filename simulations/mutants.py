@@ -1,0 +1,340 @@
+"""Deliberate bugs: each is put into the production machines for one run, and a sweep has to find it.
+
+A mutant replaces one function or method while its `with` block lasts. Nothing of the product knows of it. A mutant that no
+seed finds says that the faults are too tame or a checker is blind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from hivenode.consensus import ConfState, Ready, election, following, replication
+from hivenode.consensus import raft as raft_module
+from hivenode.consensus.log import RaftLog
+from hivenode.consensus.messages import AppendRequest, VoteRequest
+from hivenode.consensus.progress import Progress
+from hivenode.consensus.quorum import committed_index
+from hivenode.consensus.state import RaftState
+from hivenode.errors import HiveError, InvariantError
+from hivenode.ledger import chain
+from hivenode.ledger.accounts import TREASURY, user_account
+from hivenode.ledger.entries import EntryKind
+from hivenode.membership.suspicion import Suspicion
+from hivenode.pool import attempts, keys, requests, tasks, users
+from hivenode.pool.commands import EndAttempt, LoseAttempt, StartAttempt
+from hivenode.pool.context import Context
+from hivenode.pool.records import TaskRecord
+from hivenode.runtime.stores import LogWrite
+from simulations import scenarios
+from simulations.checkers.violation import Violation
+from simulations.disk import LogDisk, StateDisk
+from simulations.engine import HOUR
+from simulations.replica import Replica
+from simulations.run import Plan, run
+
+SEEDS_MAX: Final = 40
+"""So many seeds are tried for one mutant."""
+HOURS: Final = 0.1
+
+Mutant = Callable[[], Any]
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+    old = owner.__dict__[name]
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+def vote_not_persisted() -> Any:
+    """The vote is not written, so that a member votes twice in a term after a crash."""
+    write = LogDisk.write
+
+    def forgetful(self: LogDisk, batch: LogWrite) -> None:
+        hard = batch.hard_state
+        write(self, replace(batch, hard_state=replace(hard, vote=None)) if hard is not None else batch)
+
+    return _replaced(LogDisk, "write", forgetful)
+
+
+def term_not_persisted() -> Any:
+    """Term and vote are written only together with entries."""
+    write = LogDisk.write
+
+    def forgetful(self: LogDisk, batch: LogWrite) -> None:
+        write(self, batch if batch.entries else replace(batch, hard_state=None))
+
+    return _replaced(LogDisk, "write", forgetful)
+
+
+def votes_twice() -> Any:
+    """A member gives its vote to whoever asks last."""
+    handle = election.handle_vote_request
+
+    def generous(state: RaftState, message: VoteRequest) -> None:
+        if not message.pre_vote:
+            state.vote, state.leader = None, None
+        handle(state, message)
+
+    return _replaced(election, "handle_vote_request", generous)
+
+
+def votes_for_short_logs() -> Any:
+    """A candidate's log is not looked at (paper §5.4.1)."""
+    return _replaced(RaftLog, "is_up_to_date", lambda self, last_index, last_term: True)
+
+
+def commits_older_terms() -> Any:
+    """A leader commits entries of earlier terms by counting (paper §5.4.2, figure 8)."""
+
+    def careless(state: RaftState) -> bool:
+        index = committed_index(state.conf, lambda member: state.progress[member].match)
+        if index <= state.log.committed:
+            return False
+        state.log.commit_to(index)
+        state.send_due = True
+        return True
+
+    return _replaced(replication, "maybe_commit", careless)
+
+
+def acknowledges_before_fsync() -> Any:
+    """Acknowledgements and votes go out while the disk still writes what they speak for."""
+    carry_out = Replica._carry_out
+
+    def hasty(self: Replica, ready: Ready) -> None:
+        for message in ready.messages_after_persist:
+            self._node.send_message(message)
+        carry_out(self, ready)
+
+    return _replaced(Replica, "_carry_out", hasty)
+
+
+def leader_counts_unwritten() -> Any:
+    """A leader counts itself for entries that its disk does not hold."""
+    return _replaced(RaftLog, "durable_index", lambda self: self.last_index())
+
+
+def reads_without_quorum() -> Any:
+    """A leader answers reads without asking whether it still leads (thesis §6.4)."""
+    start = replication._start_reads
+
+    def trusting(state: RaftState) -> None:
+        start(state)
+        in_flight = state.reads.in_flight
+        if in_flight is not None:
+            for member in state.conf.voters | state.conf.voters_outgoing:
+                in_flight.confirmed[member] = True
+            replication._finish_reads(state)
+
+    return _replaced(replication, "_start_reads", trusting)
+
+
+def reads_without_waiting() -> Any:
+    """A confirmed read is answered before its index is applied."""
+
+    def hasty(self: Replica, state: Any) -> None:
+        for read in self._asked.pop(state.context, []):
+            read.settle(None)
+
+    return _replaced(Replica, "_read_confirmed", hasty)
+
+
+def conflict_not_truncated() -> Any:
+    """A follower keeps its own entries where the leader's differ."""
+
+    def stubborn(self: RaftLog, entries: Any) -> int:
+        last = self.last_index()
+        return next((entry.index for entry in entries if entry.index > last), 0)
+
+    return _replaced(RaftLog, "conflict_index", stubborn)
+
+
+def commit_beyond_match() -> Any:
+    """A follower commits whatever index the leader names, also beyond what it was sent."""
+    handle = following.handle_append
+
+    def trusting(state: RaftState, message: AppendRequest) -> None:
+        handle(state, message)
+        state.log.commit_to(min(message.commit, state.log.last_index()))
+
+    return _replaced(following, "handle_append", trusting)
+
+
+def one_half_of_joint() -> Any:
+    """While the configuration is joint, only the new half decides (thesis §4.3)."""
+
+    def careless(conf: ConfState, match_of: Any) -> int:
+        return committed_index(replace(conf, voters_outgoing=frozenset()), match_of)
+
+    return _replaced(replication, "committed_index", careless)
+
+
+def conf_change_lost() -> Any:
+    """The configuration is not stored with the applied index."""
+    commit = StateDisk.commit
+
+    def forgetful(self: StateDisk, flush: Any) -> None:
+        commit(self, replace(flush, conf=self.conf))
+
+    return _replaced(StateDisk, "commit", forgetful)
+
+
+def conf_change_twice() -> Any:
+    """After a restart the applied index is one too low, so that an entry is applied again."""
+    commit = StateDisk.commit
+
+    def behind(self: StateDisk, flush: Any) -> None:
+        commit(self, replace(flush, applied_index=max(0, flush.applied_index - 1)))
+
+    return _replaced(StateDisk, "commit", behind)
+
+
+def request_done_again() -> Any:
+    """A repeated request is not recognised."""
+    return _replaced(requests, "recall", lambda view, envelope, command, now_ms: None)
+
+
+def rewarded_twice() -> Any:
+    """A worker that reports the end of a paid task once more is paid once more."""
+    opened = attempts._open_attempt
+
+    def generous(ctx: Context, command: StartAttempt | EndAttempt | LoseAttempt) -> TaskRecord:
+        task = tasks.find_task(ctx.view, command.user, command.task_id)
+        if isinstance(command, EndAttempt) and task is not None and task.paid:
+            chain.post(
+                ctx.view,
+                time_ms=ctx.now_ms,
+                kind=EntryKind.POST,
+                postings=((TREASURY, -task.paid), (user_account(task.user), task.paid)),
+                reference=f"{task.user}/{task.task_id}",
+                origin="hive",
+            )
+        return opened(ctx, command)
+
+    return _replaced(attempts, "_open_attempt", generous)
+
+
+def stale_attempt_taken() -> Any:
+    """A worker's late report counts for the newest attempt."""
+    opened = attempts._open_attempt
+
+    def blind(ctx: Context, command: StartAttempt | EndAttempt | LoseAttempt) -> TaskRecord:
+        task = tasks.find_task(ctx.view, command.user, command.task_id)
+        if isinstance(command, EndAttempt) and task is not None and task.attempt_open:
+            return task
+        return opened(ctx, command)
+
+    return _replaced(attempts, "_open_attempt", blind)
+
+
+def state_depends_on_node() -> Any:
+    """One replica derives another state than the rest from the same entry."""
+    grant = users._grant
+    count = [0]
+
+    def moody(ctx: Context, hive: Any, username: str) -> int:
+        count[0] += 1
+        return grant(ctx, replace(hive, signup_grant=hive.signup_grant + (count[0] % 7 == 0)), username)
+
+    return _replaced(users, "_grant", moody)
+
+
+def clock_runs_back() -> Any:
+    """The agreed clock follows each leader's own."""
+
+    def naive(view: Any, time_ms: int) -> int:
+        view.put(keys.CLOCK, keys.number(time_ms))
+        return time_ms
+
+    return _replaced(users, "advance_clock", naive)
+
+
+def deaf_suspicion() -> Any:
+    """The leader never takes a silent worker for lost."""
+    return _replaced(Suspicion, "judge", lambda self, now_ms: ())
+
+
+def probe_never_sent_again() -> Any:
+    """A lost append to a member that is being probed is never repeated."""
+    handle = replication.handle_heartbeat_response
+
+    def forgetful(state: RaftState, message: Any, progress: Progress) -> None:
+        sent = progress.probe_sent
+        handle(state, message, progress)
+        progress.probe_sent, progress.probe_due = sent, False
+
+    return _replaced(replication, "handle_heartbeat_response", forgetful)
+
+
+def joint_never_left() -> Any:
+    """The leader does not leave the joint configuration."""
+    return _replaced(raft_module.Raft, "leave_joint_if_due", lambda self: None)
+
+
+ALL: Final[dict[str, Mutant]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        vote_not_persisted,
+        term_not_persisted,
+        votes_twice,
+        votes_for_short_logs,
+        commits_older_terms,
+        acknowledges_before_fsync,
+        leader_counts_unwritten,
+        reads_without_quorum,
+        reads_without_waiting,
+        conflict_not_truncated,
+        commit_beyond_match,
+        one_half_of_joint,
+        conf_change_lost,
+        conf_change_twice,
+        request_done_again,
+        rewarded_twice,
+        stale_attempt_taken,
+        state_depends_on_node,
+        clock_runs_back,
+        deaf_suspicion,
+        probe_never_sent_again,
+        joint_never_left,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bite:
+    """How soon a mutant was found: after so many seeds, where and by what; `seeds` is 0 when none found it."""
+
+    name: str
+    seeds: int
+    where: str
+    failure: str
+
+
+def bite(name: str, *, first_seed: int = 1, seeds_max: int = SEEDS_MAX, hours: float = HOURS, nodes: int = 5) -> Bite:
+    """Runs seeds with one bug, each as a random run and in all scenarios, until something fails."""
+    with ALL[name]():
+        for number in range(seeds_max):
+            seed = first_seed + number
+            result = run(Plan(seed=seed, nodes=nodes, duration_us=int(hours * HOUR), faults="all"))
+            if result.failure:
+                return Bite(name=name, seeds=number + 1, where="run", failure=_last_line(result.failure))
+            for scenario in scenarios.ALL.values():
+                try:
+                    scenario(seed)
+                except (Violation, InvariantError, HiveError) as error:
+                    return Bite(name=name, seeds=number + 1, where=scenario.__name__, failure=_last_line(str(error)))
+    return Bite(name=name, seeds=0, where="", failure="")
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+__all__ = ["ALL", "Bite", "bite"]

@@ -1,0 +1,471 @@
+"""One simulated machine with its daemon: it starts, crashes, sleeps and forgets, and takes calls from the programs on it.
+
+| what happens | process | memory | disk | clocks |
+|---|---|---|---|---|
+| crash | gone; its peers' connections are reset | gone | what was synced | go on |
+| power cut | gone; its peers hear nothing | gone | what was synced, perhaps less of agreed state | go on |
+| pause | stands still; what arrives waits | kept | a write that is under way ends | go on |
+| wipe | gone | gone | empty: the node comes back as another member | go on |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from hivenode.consensus import (
+    ConfChange,
+    Entry,
+    EntryKind,
+    HardState,
+    MemberId,
+    Message,
+    encode_conf_change,
+)
+from hivenode.encoding.node_record import Capabilities, NodeRecord, Role, SignedNodeRecord, node_id_of, sign_record
+from hivenode.encoding.records import encode_record
+from hivenode.errors import Code
+from hivenode.pool import queries
+from hivenode.pool.commands import AdmitNode, CreateHive, Reply
+from hivenode.pool.records import NodeRights
+from hivenode.runtime.stores import LogWrite
+from simulations.calls import (
+    Answer,
+    Failure,
+    Forward,
+    JoinAsked,
+    JoinGranted,
+    OnAnswer,
+    OnWritten,
+    Read,
+    Write,
+    Written,
+)
+from simulations.clocks import Clock
+from simulations.coordinator import Coordinator
+from simulations.disk import Disk
+from simulations.engine import MS, SECOND
+from simulations.network import Stream
+from simulations.replica import Replica
+from simulations.steward import Steward
+from simulations.worker import Worker
+
+if TYPE_CHECKING:
+    from simulations.world import World
+
+HIVE_ID: Final = "51" * 16
+SUPPLY: Final = 1_000_000_000
+GRANT: Final = 10_000
+GRANTS_PER_DAY: Final = 1_000_000
+NEVER_EXPIRES_MS: Final = 253_402_300_799_999
+JOIN_RETRY_US: Final = 500 * MS
+LEADER_RETRY_US: Final = 50 * MS
+"""How often a node that knows no leader looks again for one on behalf of a call."""
+BIRTH_DEADLINE_US: Final = 10 * SECOND
+BACKLOG_MAX: Final = 20_000
+"""What waits in the socket buffers of a process that stands still; more is lost."""
+
+
+def signature_of(public_key: bytes, message: bytes) -> bytes:
+    """Stands for a signature: the machines only ever ask whether one holds."""
+    digest = hashlib.sha256(public_key + message).digest()
+    return digest + digest
+
+
+def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    return signature == signature_of(public_key, message)
+
+
+class Node:
+    """See the module. `name` is short and the network's; `node_id` is what the hive knows."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world: Final = world
+        self.name: Final = name
+        self.public_key: Final = hashlib.sha256(f"node {name}".encode()).digest()
+        self.node_id: Final = node_id_of(self.public_key)
+        self.clock: Final = Clock(world.engine)
+        self.capabilities: Final = _capabilities(name)
+        self.incarnations = 1
+        self.disk = Disk(world.engine, "1")
+        self.alive = False
+        self.powered = True
+        self.paused = False
+        self.left = False
+        """It left the hive for good and is not started again."""
+        self.leaving = False
+        self.boots = 0
+        self.replica: Replica | None = None
+        self.coordinator: Coordinator | None = None
+        self._backlog: deque[Callable[[], None]] = deque()
+        self._calls: dict[int, OnWritten] = {}
+        self._call_count = 0
+        self._streams: dict[int, tuple[Stream, int]] = {}
+        self._stream_count = 0
+        self._asking = 0
+        world.network.attach(name, self.receive)
+
+    @property
+    def member_id(self) -> MemberId:
+        return MemberId(f"{self.name}.{self.disk.log.incarnation}")
+
+    @property
+    def leads(self) -> bool:
+        """Whether its process runs and takes itself for the leader."""
+        return self.replica is not None and self.replica.leads
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def bound(self, action: Callable[[], None]) -> Callable[[], None]:
+        """`action` for this life of the process: nothing after its end, and later while it stands still."""
+        boot = self.boots
+
+        def run() -> None:
+            if boot != self.boots or not self.alive:
+                return
+            if not self.paused:
+                action()
+            elif len(self._backlog) < BACKLOG_MAX:
+                self._backlog.append(action)
+
+        return run
+
+    def at(self, time_us: int, action: Callable[[], None]) -> None:
+        """Plans something that this process does, if it still lives then."""
+        self.world.engine.at(time_us, self.bound(action))
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Starts the daemon on what the disk holds."""
+        if self.alive or self.left:
+            return
+        self.boots += 1
+        self.alive, self.powered, self.paused = True, True, False
+        engine = self.world.engine
+        engine.note(f"{self.member_id} starts with {self.disk.log.last_index()} entries")
+        if self.disk.log.hive_id:
+            self._start_replica(born=False)
+        elif self.world.founder is None:
+            self._be_born()
+        else:
+            self._ask_to_join()
+        worker = Worker(self)
+        self.at(engine.now_us, worker.connect)
+
+    def _be_born(self) -> None:
+        """The first entry says that this node is the one voter; as `LocalNode.be_born` does."""
+        self.world.founder = self.name
+        birth = ConfChange(add_voters=(self.member_id,))
+        entry = Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=encode_conf_change(birth))
+        self.disk.write_now(LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry,)))
+        self.disk.log.hive_id = HIVE_ID
+        self._start_replica(born=True)
+
+    def _start_replica(self, *, born: bool) -> None:
+        replica = Replica(self, born=born)
+        self.replica = replica
+        self.coordinator = Coordinator(self, replica)
+        Steward(self, replica)
+        replica.leadership_listeners.append(lambda: self._leadership_changed(replica))
+        self.at(self.world.engine.now_us, replica.wake)
+
+    def _leadership_changed(self, replica: Replica) -> None:
+        """Whoever leads a hive without its first commands proposes them: the founder may have crashed."""
+        if replica.leads and queries.hive(replica.view) is None:
+            create = CreateHive(hive_id=HIVE_ID, supply=SUPPLY, signup_grant=GRANT, grants_per_day_max=GRANTS_PER_DAY)
+            deadline_us = self.world.engine.now_us + BIRTH_DEADLINE_US
+            # A listener speaks from inside the replica's own loop, which takes the proposal when it comes round.
+            replica.propose(Write(body=create), deadline_us, lambda _result: None)
+            self._admit(self.signed_record(), lambda _result: None)
+
+    def crash(self, *, power: bool = False) -> None:
+        """The process ends at once, or the whole machine."""
+        if power:
+            self.powered = False
+        if not self.alive:
+            return
+        self.alive = False
+        self.paused = False
+        fate = self.disk.crash(power=power)
+        self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
+        self.replica, self.coordinator = None, None
+        self._backlog.clear()
+        self._calls.clear()
+        streams, self._streams = list(self._streams.values()), {}
+        for stream, side in streams:
+            if power:
+                stream.fall_silent(side)
+            else:
+                stream.close(side)
+        self.world.process_ended(self, reset=not power)
+
+    def pause(self) -> None:
+        if self.alive and not self.paused:
+            self.paused = True
+            self.world.engine.note(f"{self.member_id} stands still")
+
+    def resume(self) -> None:
+        if not self.alive or not self.paused:
+            return
+        self.paused = False
+        self.world.engine.note(f"{self.member_id} goes on, {len(self._backlog)} wait")
+        waiting, self._backlog = self._backlog, deque()
+        for action in waiting:
+            self.world.engine.at(self.world.engine.now_us, self.bound(action))
+
+    def wipe(self) -> None:
+        """The disk is gone: what starts next is another member, which joins like any fresh node."""
+        self.crash(power=True)
+        self.incarnations += 1
+        slowness = self.disk.slowness
+        self.disk = Disk(self.world.engine, str(self.incarnations))
+        self.disk.slowness = slowness
+        self.world.engine.note(f"{self.name} is wiped, next {self.member_id}")
+
+    # --- the wire --------------------------------------------------------------------------------------------------
+
+    def send_message(self, message: Message) -> None:
+        target = name_of(message.to)
+        if self.world.engine.detailed:
+            self.world.engine.detail(describe(message))
+        self.world.network.send(self.name, target, message)
+
+    def receive(self, source: str, payload: Any) -> None:
+        """A datagram arrives at the machine; nobody is told when no process is there to take it."""
+        if not self.alive:
+            return
+        if self.paused:
+            if len(self._backlog) < BACKLOG_MAX:
+                self._backlog.append(lambda: self._take(source, payload))
+            return
+        self._take(source, payload)
+
+    def _take(self, source: str, payload: Any) -> None:
+        match payload:
+            case Forward():
+                self._serve_forward(source, payload)
+            case Answer():
+                done = self._calls.pop(payload.call, None)
+                if done is not None:
+                    done(payload.result)
+            case JoinAsked():
+                self._admit(payload.record, lambda result: self._grant(source, payload, result))
+            case JoinGranted():
+                self._join(payload)
+            case _:
+                replica = self.replica
+                if replica is not None and payload.to == replica.member_id:
+                    replica.receive(payload)
+
+    def reaches(self, other: Node) -> bool:
+        network = self.world.network
+        return network.open(self.name, other.name) and network.open(other.name, self.name)
+
+    def peer_lost(self, other: Node) -> None:
+        """A peer's process ended and its machine refuses another connection."""
+        replica = self.replica
+        if replica is not None and replica.leader is not None and name_of(replica.leader) == other.name:
+            replica.leader_lost(replica.leader)
+
+    def open_stream(self, target: Node, receive: Callable[[Any], None], closed: Callable[[bool], None]) -> Stream:
+        """Opens a worker's stream to the node that is taken for the leader."""
+        holder: list[Stream] = []
+        own_key, its_key = self._next_stream(), target._next_stream()
+        boot = target.boots
+
+        def accept() -> tuple[Callable[[Any], None], Callable[[bool], None]]:
+            coordinator = target.coordinator
+            if coordinator is None:
+                return (lambda _event: holder[0].close(1)), (lambda _reset: None)
+            return coordinator.accept(self, holder[0])
+
+        handlers: list[tuple[Callable[[Any], None], Callable[[bool], None]]] = []
+
+        def receive_there(event: Any) -> None:
+            if target.alive and target.boots == boot:
+                target.run(lambda: handlers[0][0](event))
+
+        def closed_there(reset: bool) -> None:
+            target._streams.pop(its_key, None)
+            if target.alive and target.boots == boot:
+                target.run(lambda: handlers[0][1](reset))
+
+        my_boot = self.boots
+
+        def receive_here(order: Any) -> None:
+            if self.alive and self.boots == my_boot:
+                self.run(lambda: receive(order))
+
+        def closed_here(reset: bool) -> None:
+            self._streams.pop(own_key, None)
+            if self.alive and self.boots == my_boot:
+                self.run(lambda: closed(reset))
+
+        stream = Stream(
+            self.world.engine,
+            self.world.network,
+            (self.name, target.name),
+            (receive_here, receive_there),
+            (closed_here, closed_there),
+        )
+        holder.append(stream)
+        handlers.append(accept())
+        self._streams[own_key] = (stream, 0)
+        target._streams[its_key] = (stream, 1)
+        return stream
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Does something in this process now, or when it goes on."""
+        self.bound(action)()
+
+    def _next_stream(self) -> int:
+        self._stream_count += 1
+        return self._stream_count
+
+    # --- calls -----------------------------------------------------------------------------------------------------
+
+    def leader_node(self) -> Node | None:
+        """The node that this one takes for the leader."""
+        replica = self.replica
+        if replica is None or replica.leader is None:
+            return None
+        return self.world.nodes[name_of(replica.leader)]
+
+    def serve(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:
+        """A call of a program on this machine; `done` is called once, unless this process ends first."""
+        if isinstance(request, Write):
+            self._serve_write(request, deadline_us, done)
+            return
+        replica = self.replica
+        if replica is None:
+            done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined a hive yet"))
+            return
+        query = request.query
+
+        def confirmed(failure: Failure | None) -> None:
+            done(query(replica.view) if failure is None else failure)
+
+        replica.read_barrier(deadline_us, confirmed)
+
+    def _serve_write(self, write: Write, deadline_us: int, done: OnWritten) -> None:
+        engine = self.world.engine
+        replica = self.replica
+        if replica is None:
+            done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined a hive yet"))
+            return
+        if replica.leads:
+            replica.propose(write, deadline_us, done)
+            return
+        leader = self.leader_node()
+        if leader is None:
+            if engine.now_us + LEADER_RETRY_US >= deadline_us:
+                done(Failure(code=Code.NO_LEADER, text="no leader is known"))
+            else:
+                self.at(engine.now_us + LEADER_RETRY_US, lambda: self._serve_write(write, deadline_us, done))
+            return
+        self._call_count += 1
+        call = self._call_count
+        self._calls[call] = done
+        forward = Forward(call=call, write=write, deadline_us=deadline_us)
+        self.world.network.send(self.name, leader.name, forward, once=True)
+        self.at(deadline_us, lambda: self._give_up(call))
+
+    def _give_up(self, call: int) -> None:
+        done = self._calls.pop(call, None)
+        if done is not None:
+            done(Failure(code=Code.OUTCOME_UNKNOWN, text="the leader did not answer in time"))
+
+    def _serve_forward(self, source: str, forward: Forward) -> None:
+        def answer(result: Written) -> None:
+            self.world.network.send(self.name, source, Answer(call=forward.call, result=result), once=True)
+
+        replica = self.replica
+        if replica is None or not replica.leads:
+            answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
+        else:
+            replica.propose(forward.write, forward.deadline_us, answer)
+
+    # --- joining ---------------------------------------------------------------------------------------------------
+
+    def signed_record(self) -> SignedNodeRecord:
+        """What this node says of itself now; a later one has a greater sequence."""
+        record = NodeRecord(
+            node_id=self.node_id,
+            public_key=self.public_key,
+            incarnation=self.disk.log.incarnation,
+            role=Role.AUTO,
+            addresses=(f"{self.name}:50052",),
+            capabilities=self.capabilities,
+            sequence=self.incarnations * 1_000_000 + self.boots,
+            expires_ms=NEVER_EXPIRES_MS,
+            version="0.1.0",
+        )
+        return sign_record(record, lambda message: signature_of(self.public_key, message))
+
+    def _admit(self, record: SignedNodeRecord, done: OnWritten) -> None:
+        replica = self.replica
+        if replica is None or not replica.leads:
+            return
+        command = AdmitNode(signed_record=encode_record(record), rights=NodeRights.VOTER)
+        replica.propose(Write(body=command), self.world.engine.now_us + BIRTH_DEADLINE_US, done)
+
+    def _grant(self, joiner: str, asked: JoinAsked, result: Written) -> None:
+        if isinstance(result, Reply) and not result.refused:
+            granted = JoinGranted(hive_id=HIVE_ID, incarnation=asked.incarnation)
+            self.world.network.send(self.name, joiner, granted, once=True)
+
+    def _ask_to_join(self) -> None:
+        """Asks one machine after the other until one lets it in."""
+        if self.disk.log.hive_id:
+            return
+        others = [name for name in self.world.nodes if name != self.name]
+        self._asking += 1
+        target = others[self._asking % len(others)]
+        self.world.network.send(
+            self.name, target, JoinAsked(record=self.signed_record(), incarnation=self.disk.log.incarnation), once=True
+        )
+        self.at(self.world.engine.now_us + JOIN_RETRY_US, self._ask_to_join)
+
+    def _join(self, granted: JoinGranted) -> None:
+        if self.disk.log.hive_id or granted.incarnation != self.disk.log.incarnation:
+            return
+        self.disk.log.hive_id = granted.hive_id
+        self.world.engine.note(f"{self.member_id} joins")
+        self._start_replica(born=False)
+
+
+def name_of(member: MemberId) -> str:
+    return member.partition(".")[0]
+
+
+def _capabilities(name: str) -> Capabilities:
+    return Capabilities(
+        hostname=name,
+        cpu_cores=2,
+        memory_gb=8,
+        cpu_score=1_000,
+        gpu_score=0,
+        gpu_memory_gb=0,
+        gpu_name="",
+        location="",
+        docker_status="",
+        executor="sandbox",
+        executor_note="",
+        slots=2,
+    )
+
+
+def describe(message: Message) -> str:
+    """One line on a message for the trace; no set is printed, because its order is not the same in every process."""
+    shown = [type(message).__name__, f"{message.from_}>{message.to}", f"t{message.term}"]
+    for field in ("prev_index", "index", "commit", "last_index", "pre_vote", "granted", "reject", "hint_index"):
+        value = getattr(message, field, None)
+        if value is not None:
+            shown.append(f"{field}={int(value)}")
+    entries = getattr(message, "entries", None)
+    if entries:
+        shown.append(f"entries={entries[0].index}..{entries[-1].index}")
+    return " ".join(shown)

@@ -1,0 +1,48 @@
+"""Classic traps and bugs that were found, each a function of a seed that raises when a promise is broken.
+
+A scenario returns one line on what happened. A seed that failed once stays here as a scenario of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from simulations.scenarios.disks import clock_jump_of_an_hour, power_cut_of_all, slow_disk_on_leader
+from simulations.scenarios.elections import (
+    asymmetric_switch,
+    disruptive_returning_server,
+    double_vote_after_crash,
+    figure_8,
+    figure_8_to_the_letter,
+    reads_at_a_cut_off_leader,
+    tied_elections,
+)
+from simulations.scenarios.members import (
+    change_under_partition,
+    join_answers_lost,
+    join_takes_a_moment,
+    worker_reports_late,
+)
+
+Scenario = Callable[[int], str]
+
+ALL: Final[dict[str, Scenario]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        figure_8,
+        figure_8_to_the_letter,
+        reads_at_a_cut_off_leader,
+        asymmetric_switch,
+        tied_elections,
+        disruptive_returning_server,
+        double_vote_after_crash,
+        power_cut_of_all,
+        slow_disk_on_leader,
+        clock_jump_of_an_hour,
+        change_under_partition,
+        join_takes_a_moment,
+        join_answers_lost,
+        worker_reports_late,
+    )
+}

@@ -1,0 +1,60 @@
+"""Traps around what is durable, and when."""
+
+from __future__ import annotations
+
+from hivenode.pool import queries
+from simulations.checkers.violation import demand
+from simulations.engine import MS, SECOND
+from simulations.scenarios.stage import Stage
+
+HOUR_MS = 3_600_000
+
+
+def power_cut_of_all(seed: int) -> str:
+    """All machines lose power at one moment under load, with writes under way; what was acknowledged is there after."""
+    stage = Stage(seed, clients=18)
+    for _ in range(10):
+        for node in stage.world.present():
+            node.disk.slowness = stage.engine.between(1, 10)
+        stage.run(stage.engine.between(1 * SECOND, 4 * SECOND))
+        for node in stage.world.alive():
+            node.crash(power=True)
+        stage.run(stage.engine.between(100 * MS, 2 * SECOND))
+        for node in stage.world.present():
+            stage.engine.after(stage.engine.between(0, 3 * SECOND), node.boot)
+        stage.until_commits(2, 40 * SECOND)
+    return stage.finish()
+
+
+def slow_disk_on_leader(seed: int) -> str:
+    """The leader's disk takes 200 times as long, then 2,000 times: writes go on, under it or under another leader."""
+    stage = Stage(seed)
+    for slowness in (200, 2_000):
+        leader = stage.leader()
+        leader.disk.slowness = slowness
+        stage.run(10 * SECOND)
+        stage.until_commits(5, 40 * SECOND)
+        leader.disk.slowness = 1
+        stage.run(5 * SECOND)
+    return stage.finish()
+
+
+def clock_jump_of_an_hour(seed: int) -> str:
+    """Wall clocks jump by an hour, at the leader and elsewhere: agreed time never runs back and no leader falls."""
+    stage = Stage(seed)
+    stage.run(5 * SECOND)
+    elections = stage.elections
+    seen_ms = 0
+    for number, jump_ms in enumerate((HOUR_MS, -HOUR_MS, -HOUR_MS, HOUR_MS)):
+        leader = stage.leader()
+        leader.clock.jump(jump_ms)
+        stage.voters()[number].clock.jump(-jump_ms)
+        stage.until_commits(5, 40 * SECOND)
+        now_ms = queries.clock_ms(stage.replica(leader).view)
+        demand(now_ms >= seen_ms, f"the agreed clock ran back from {seen_ms} to {now_ms}")
+        seen_ms = now_ms
+        demand(stage.elections == elections, "a wall clock deposed a leader")
+        stage.replica(leader).transfer_leader(stage.voters()[number].member_id)
+        stage.until_other_leads(leader, 10 * SECOND)
+        elections = stage.elections
+    return stage.finish()

@@ -1,0 +1,185 @@
+"""Traps around who leads."""
+
+from __future__ import annotations
+
+from hivenode.pool.commands import Sweep
+from simulations.calls import Write
+from simulations.checkers.violation import demand
+from simulations.engine import MS, SECOND
+from simulations.network import Weather
+from simulations.scenarios.stage import Stage
+
+
+def figure_8(seed: int) -> str:
+    """Leaders die within moments with entries that a minority has, so that entries of old terms are found again (§5.4.2).
+
+    One entry goes out at a time and many are late, so that an entry of an old term may reach a majority before one of the
+    leader's own; and some leaders are cut off as soon as they lead, with an entry that nobody else has.
+    """
+    stage = Stage(seed, clients=12, max_append_bytes=1)
+    engine, world = stage.engine, stage.world
+    world.network.weather = Weather(late=500, late_us=(1 * MS, 60 * MS))
+    electorate = [stage.leader(), *stage.voters()]
+    for _ in range(60):
+        for _ in range(3_000):
+            if world.leader() is not None:
+                break
+            stage.run(1 * MS)
+        leader = world.leader()
+        if leader is not None:
+            reached = engine.rng.sample(electorate, engine.between(0, 3))
+            stage.cut([leader], [node for node in stage.others(leader) if node not in reached])
+            stage.run(engine.between(1 * MS, 80 * MS if reached else 8 * MS))
+            leader.crash()
+            stage.mend()
+        down = [node for node in electorate if not node.alive]
+        if len(down) >= 3 or (down and engine.chance(200)):
+            down[engine.rng.randrange(len(down))].boot()
+    stage.boot_all()
+    stage.until_commits(5, 60 * SECOND)
+    return stage.finish()
+
+
+def figure_8_to_the_letter(seed: int) -> str:
+    """The steps of the paper's figure: an old entry on a majority is not committed before one of the own term is."""
+    stage = Stage(seed, clients=12, max_append_bytes=1)
+    for _ in range(4):
+        stage.until(lambda: len(stage.voters()) == 4, "five vote", 120 * SECOND)
+        _play_figure_8(stage)
+    return stage.finish()
+
+
+def _play_figure_8(stage: Stage) -> None:
+    first, (second, third, fourth, fifth) = stage.leader(), stage.voters()
+    # (a) The first leader's entry comes to the second alone; both die.
+    stage.cut([first], [node for node in stage.others(first) if node is not second])
+    before = second.disk.log.last_index()
+    write = Write(body=Sweep(keep_tasks_ms=stage.world.settings.keep_tasks_ms, rows_max=1))
+    first.serve(write, stage.engine.now_us + SECOND, lambda _result: None)
+    stage.until(lambda: second.disk.log.last_index() > before or not first.leads, "an entry", 5 * SECOND)
+    first.crash()
+    second.crash()
+    stage.mend()
+    # (b) One of the others leads, with an entry of a later term at the same place that nobody else has; it dies.
+    lone = stage.next_leader()
+    stage.cut([lone], stage.others(lone))
+    stage.run(10 * MS)
+    lone.crash()
+    stage.mend()
+    # (c) The first or second leads again and brings the old entry to a majority; both die at the first commit.
+    first.boot()
+    second.boot()
+    again = stage.next_leader()
+    commits = stage.commits
+    stage.until(lambda: stage.commits > commits or not again.leads, "a commit", 10 * SECOND, look_us=100)
+    stage.cut([first, second], stage.world.present())
+    first.crash()
+    second.crash()
+    stage.run(10 * MS)
+    stage.mend()
+    # (d) The one with the entry of the later term comes back and stands against those that are left.
+    lone.boot()
+    stage.next_leader()
+    stage.run(1 * SECOND)
+    for node in (first, second, third, fourth, fifth):
+        node.boot()
+    stage.run(5 * SECOND)
+
+
+def reads_at_a_cut_off_leader(seed: int) -> str:
+    """A leader is cut off and asked for balances while another one already takes transfers (thesis §6.4)."""
+    stage = Stage(seed, clients=60)
+    for _ in range(8):
+        leader = stage.leader()
+        stage.cut([leader], stage.others(leader))
+        stage.run(3 * SECOND)
+        stage.mend()
+        stage.run(1 * SECOND)
+    return stage.finish()
+
+
+def asymmetric_switch(seed: int) -> str:
+    """A broken switch lets some pairs talk and others not, one way or both; the hive goes on, and no member deposes others."""
+    stage = Stage(seed)
+    leader = stage.leader()
+    lone = stage.voters()[0]
+    stage.cut([leader], [lone])
+    elections = stage.elections
+    stage.run(30 * SECOND)
+    demand(stage.elections == elections, "a voter that hears all but the leader forced an election")
+    stage.until_commits(3, 30 * SECOND)
+    stage.mend()
+
+    stage.run(5 * SECOND)
+    leader = stage.leader()
+    stage.cut([leader], stage.others(leader), both=False)
+    stage.until_other_leads(leader, 15 * SECOND)
+    stage.mend()
+
+    stage.run(5 * SECOND)
+    leader = stage.leader()
+    stage.cut(stage.others(leader), [leader], both=False)
+    stage.until(lambda: not stage.replica(leader).leads, "a deaf leader steps down", 15 * SECOND)
+    stage.until_commits(2, 30 * SECOND)
+    stage.mend()
+    return stage.finish()
+
+
+def tied_elections(seed: int) -> str:
+    """After the leader's death two halves of the voters hear only each other, again and again: no two win, one wins after."""
+    stage = Stage(seed)
+    for _ in range(6):
+        leader = stage.leader()
+        rest = stage.voters()
+        one, other = rest[:2], rest[2:]
+        learners = [node for node in stage.others(leader) if node not in rest]
+        leader.crash()
+        stage.cut(one, other + learners)
+        stage.cut(other, learners)
+        stage.run(stage.engine.between(3 * SECOND, 8 * SECOND))
+        demand(stage.world.leader() is None, "two of five voters elected a leader")
+        stage.mend()
+        stage.until(lambda: stage.world.leader() is not None, "the tie is broken", 15 * SECOND)
+        leader.boot()
+        stage.run(2 * SECOND)
+    return stage.finish()
+
+
+def disruptive_returning_server(seed: int) -> str:
+    """A member that was cut off for a minute comes back and deposes nobody (thesis §4.2.3, §9.6)."""
+    stage = Stage(seed)
+    stage.run(5 * SECOND)
+    leader = stage.leader()
+    term, elections = stage.status().term, stage.elections
+    away = stage.voters()[0]
+    for _ in range(3):
+        stage.cut([away], stage.others(away))
+        stage.run(60 * SECOND)
+        stage.mend()
+        stage.run(10 * SECOND)
+        demand(stage.elections == elections, "a member that came back forced an election")
+        demand(stage.status().term == term and stage.leader() is leader, "a member that came back raised the term")
+    return stage.finish()
+
+
+def double_vote_after_crash(seed: int) -> str:
+    """Voters lose power within milliseconds of being asked, and come back at once: nobody votes twice in a term.
+
+    Answers are late by as much as the members wait for one another, so that several stand for the same term.
+    """
+    stage = Stage(seed, nodes=7)
+    engine = stage.engine
+    stage.world.network.weather = Weather(late=700, late_us=(1 * MS, 300 * MS))
+    for _ in range(25):
+        leader = stage.leader()
+        voters = stage.voters()
+        leader.crash()
+        for _ in range(engine.between(2, 8)):
+            stage.run(engine.between(10 * MS, 150 * MS))
+            voter = voters[engine.rng.randrange(len(voters))]
+            voter.crash(power=True)
+            voter.boot()
+        stage.until(lambda: stage.world.leader() is not None, "somebody leads again", 30 * SECOND)
+        stage.boot_all()
+        stage.run(engine.between(10 * MS, 1 * SECOND))
+    return stage.finish()

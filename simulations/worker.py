@@ -1,0 +1,154 @@
+"""A simulated worker: it runs attempts for virtual time, reports them until they are closed, and loses them in a crash.
+
+It speaks to the leader over one stream, as `hivenode.worker.agent` does: hello with all that is open, what is not closed
+yet once more, then events as they come and a heartbeat when one is due.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hivenode.pool.records import AttemptOutcome, BlobRef
+from hivenode.runtime.ports import (
+    AttemptEnded,
+    AttemptKey,
+    AttemptOrder,
+    AttemptStarted,
+    CloseOrder,
+    StopOrder,
+    WorkerHeartbeat,
+    WorkerHello,
+)
+from simulations.engine import MS, SECOND
+from simulations.network import Stream
+
+if TYPE_CHECKING:
+    from simulations.node import Node
+
+HEARTBEAT_US: Final = 2 * SECOND
+RECONNECT_US: Final = 500 * MS
+SETUP_US: Final = (20 * MS, 400 * MS)
+STOP_US: Final = (5 * MS, 300 * MS)
+FAULT_PER_MILLE: Final = 30
+"""Attempts that the machine cannot run."""
+FAILED_PER_MILLE: Final = 100
+"""Programs that end with another code than 0."""
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    key: AttemptKey
+    started: bool = False
+    stopping: bool = False
+    ended: AttemptEnded | None = None
+
+
+def result_of(key: AttemptKey) -> BlobRef:
+    """The output that this attempt, and no other, would have."""
+    digest = hashlib.sha256(f"{key.user}/{key.task_id}/{key.attempt}".encode()).hexdigest()
+    return BlobRef(sha256=digest, size_bytes=1_000)
+
+
+class Worker:
+    """The worker part of one node's daemon; it lives as long as the process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._engine = node.world.engine
+        self._attempts: dict[AttemptKey, _Attempt] = {}
+        self._stream: Stream | None = None
+
+    # --- the stream ------------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Looks for a leader until there is a stream to it."""
+        leader = self._node.leader_node()
+        if leader is not None and leader.alive:
+            self._stream = self._node.open_stream(leader, self._take, self._closed)
+            self._say_hello(self._stream)
+        else:
+            self._node.at(self._engine.now_us + RECONNECT_US, self.connect)
+
+    def _say_hello(self, stream: Stream) -> None:
+        boot_id = f"{self._node.name}/{self._node.boots}"
+        hello = WorkerHello(boot_id=boot_id, capabilities=self._node.capabilities, open=tuple(self._attempts))
+        stream.send(0, hello)
+        for attempt in self._attempts.values():
+            self._say_again(attempt)
+        self._node.at(self._engine.now_us + HEARTBEAT_US, lambda: self._beat(stream))
+
+    def _beat(self, stream: Stream) -> None:
+        if self._stream is stream:
+            stream.send(0, WorkerHeartbeat(cpu_percent=0, memory_percent=0))
+            self._node.at(self._engine.now_us + HEARTBEAT_US, lambda: self._beat(stream))
+
+    def _closed(self, reset: bool) -> None:
+        self._stream = None
+        self._node.at(self._engine.now_us + RECONNECT_US, self.connect)
+
+    def _say(self, event: AttemptStarted | AttemptEnded) -> None:
+        if self._stream is not None:
+            self._stream.send(0, event)
+
+    def _say_again(self, attempt: _Attempt) -> None:
+        if attempt.ended is not None:
+            self._say(attempt.ended)
+        elif attempt.started:
+            self._say(AttemptStarted(key=attempt.key))
+
+    # --- orders ----------------------------------------------------------------------------------------------------
+
+    def _take(self, order: Any) -> None:
+        match order:
+            case AttemptOrder():
+                self._begin(order.key)
+            case StopOrder():
+                self._stop(order.key, discard=order.discard)
+            case CloseOrder():
+                self._attempts.pop(order.key, None)
+
+    def _begin(self, key: AttemptKey) -> None:
+        known = self._attempts.get(key)
+        if known is not None:
+            self._say_again(known)
+            return
+        attempt = _Attempt(key)
+        self._attempts[key] = attempt
+        self._node.world.checks.ordered(self._node.name, key)
+        self._node.at(self._engine.now_us + self._engine.between(*SETUP_US), lambda: self._start(attempt))
+
+    def _start(self, attempt: _Attempt) -> None:
+        if attempt.ended is not None or attempt.key not in self._attempts:
+            return
+        if self._engine.chance(FAULT_PER_MILLE):
+            self._end(attempt, AttemptOutcome.WORKER_FAULT, None)
+            return
+        attempt.started = True
+        self._say(AttemptStarted(key=attempt.key))
+        exit_code = 1 if self._engine.chance(FAILED_PER_MILLE) else 0
+        run_us = self._engine.between(*self._node.world.settings.run_us)
+        self._node.at(self._engine.now_us + run_us, lambda: self._end(attempt, AttemptOutcome.EXITED, exit_code))
+
+    def _stop(self, key: AttemptKey, *, discard: bool) -> None:
+        attempt = self._attempts.get(key)
+        if discard:
+            self._attempts.pop(key, None)
+        elif attempt is None:
+            self._say(_ended(key, AttemptOutcome.STOPPED, None))
+        elif attempt.ended is None:
+            delay_us = self._engine.between(*STOP_US)
+            self._node.at(self._engine.now_us + delay_us, lambda: self._end(attempt, AttemptOutcome.STOPPED, None))
+        else:
+            self._say_again(attempt)
+
+    def _end(self, attempt: _Attempt, outcome: AttemptOutcome, exit_code: int | None) -> None:
+        if attempt.ended is None and attempt.key in self._attempts:
+            attempt.ended = _ended(attempt.key, outcome, exit_code)
+            self._say(attempt.ended)
+
+
+def _ended(key: AttemptKey, outcome: AttemptOutcome, exit_code: int | None) -> AttemptEnded:
+    result = result_of(key) if exit_code == 0 else None
+    return AttemptEnded(key=key, outcome=outcome, exit_code=exit_code, reason="", result=result, log=None, holders=())

@@ -1,0 +1,314 @@
+"""What people and programs do with the hive: clients with deadlines and idempotency keys, each with a mind of its own.
+
+A client is a generator that yields what it waits for and is sent what came of it. It asks through any node that runs, asks
+again with the same key while its patience lasts, and keeps what it did and learned in the history, for the checkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from hivenode.encoding.records import Record
+from hivenode.encoding.state_view import ReadView
+from hivenode.errors import Code, Outcome, outcome_of
+from hivenode.pool import queries
+from hivenode.pool.commands import OpenSession, RegisterUser, Reply, StopTask, SubmitTask, Transfer
+from hivenode.pool.records import BlobRef, Priority, TaskSpec
+from simulations.calls import Failure, Read, Write
+from simulations.engine import MS, SECOND, Engine
+from simulations.node import GRANT, Node
+from simulations.world import World
+
+PATIENCE_US: Final = 30 * SECOND
+"""How long a client asks for one thing before it gives up and learns nothing."""
+TRY_US: Final = 4 * SECOND
+"""How long it waits for one node."""
+AGAIN_US: Final = (50 * MS, 600 * MS)
+KEEP_MS: Final = 24 * 3_600_000
+SESSION_MS: Final = 12 * 3_600_000
+BANKERS: Final = 4
+"""Users whose accounts only transfers touch, so that their balances are a history of their own."""
+TASKERS: Final = 2
+OPEN_TASKS_MAX: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """The client does nothing for so long."""
+
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The client asks one node one thing."""
+
+    node: Node
+    request: Write | Read
+    deadline_us: int
+
+
+Life: TypeAlias = Generator[Sleep | Ask, Any, None]
+
+
+@dataclass(slots=True, eq=False)
+class Done:
+    """One thing that a client did, and what it learned.
+
+    Args:
+        result: a `Reply`, what a query returned, or a `Failure` when the client never learned more.
+        owner, key: of a write.
+    """
+
+    kind: str
+    user: str
+    called_us: int
+    returned_us: int
+    result: Any
+    owner: str = ""
+    key: str = ""
+    receiver: str = ""
+    amount: int = 0
+    task_id: str = ""
+
+    @property
+    def known(self) -> bool:
+        return not isinstance(self.result, Failure)
+
+    @property
+    def accepted(self) -> bool:
+        return isinstance(self.result, Reply) and not self.result.refused
+
+
+class Workload:
+    """All clients of a run. `stop` lets each finish what it is at."""
+
+    def __init__(self, world: World) -> None:
+        self.world: Final = world
+        self.engine: Final[Engine] = world.engine
+        self.history: Final[list[Done]] = []
+        self.stopping = False
+        self.running = 0
+        self._keys = 0
+
+    def start(self) -> None:
+        """Lets the clients begin."""
+        for number in range(self.world.settings.clients):
+            if number % 3 == 2:
+                self._begin(Tasker(self, number).live())
+            else:
+                self._begin(Banker(self, number).live())
+        if self.world.settings.clients:
+            self._begin(Registrar(self, 0).live())
+            self._begin(Registrar(self, 1).live())
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether every client has come to its end."""
+        return self.running == 0
+
+    def next_key(self) -> str:
+        self._keys += 1
+        return f"k{self._keys}"
+
+    # --- how a generator runs --------------------------------------------------------------------------------------
+
+    def _begin(self, life: Life) -> None:
+        self.running += 1
+        self.engine.after(0, lambda: self._go_on(life, None))
+
+    def _go_on(self, life: Life, value: Any) -> None:
+        try:
+            wanted = life.send(value)
+        except StopIteration:
+            self.running -= 1
+            return
+        match wanted:
+            case Sleep():
+                self.engine.after(wanted.duration_us, lambda: self._go_on(life, None))
+            case Ask():
+                self._ask(life, wanted)
+
+    def _ask(self, life: Life, ask: Ask) -> None:
+        answered = False
+
+        def answer(result: Any) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                # The answer crosses from one process to another, so it does not run on the node's own stack.
+                self.engine.after(MS // 10, lambda: self._go_on(life, result))
+
+        late = Failure(code=Code.OUTCOME_UNKNOWN, text="the node did not answer in time")
+        self.engine.at(ask.deadline_us + MS, lambda: answer(late))
+        if ask.node.alive:
+            ask.node.run(lambda: ask.node.serve(ask.request, ask.deadline_us, answer))
+        else:
+            answer(Failure(code=Code.NODE_OFFLINE, text="no process answers"))
+
+
+class _Client:
+    """What all clients can do."""
+
+    def __init__(self, workload: Workload, number: int) -> None:
+        self.load: Final = workload
+        self.engine: Final = workload.engine
+        self.number: Final = number
+
+    def think(self) -> Sleep:
+        return Sleep(self.engine.between(*self.load.world.settings.think_us))
+
+    def _some_node(self) -> Node:
+        nodes = self.load.world.present()
+        return nodes[self.engine.rng.randrange(len(nodes))]
+
+    def ask(self, request: Write | Read) -> Generator[Sleep | Ask, Any, Any]:
+        """Asks until there is an answer or patience ends. A failure at the end is unknown if any try was."""
+        end_us = self.engine.now_us + PATIENCE_US
+        unknown: Failure | None = None
+        while True:
+            deadline_us = min(end_us, self.engine.now_us + TRY_US)
+            result = yield Ask(self._some_node(), request, deadline_us)
+            if not isinstance(result, Failure):
+                return result
+            if outcome_of(result.code) is Outcome.UNKNOWN:
+                unknown = result
+            if self.engine.now_us >= end_us:
+                return unknown or result
+            yield Sleep(self.engine.between(*AGAIN_US))
+
+    def write(self, command: Record, done: Done) -> Generator[Sleep | Ask, Any, Done]:
+        """Asks for a write and keeps what came of it."""
+        done.called_us = self.engine.now_us
+        self.load.history.append(done)
+        request = Write(body=command, owner=done.owner, key=done.key, keep_ms=KEEP_MS)
+        done.result = yield from self.ask(request)
+        done.returned_us = self.engine.now_us
+        shown = done.result.code if isinstance(done.result, Reply | Failure) else done.result
+        self.engine.note(f"client {done.kind} {done.owner} {done.key}: {int(shown)}")
+        return done
+
+    def read(self, kind: str, user: str, query: Callable[[ReadView], Any]) -> Generator[Sleep | Ask, Any, Done]:
+        """Asks for a linearizable read and keeps what it saw."""
+        done = Done(kind=kind, user=user, called_us=self.engine.now_us, returned_us=0, result=None)
+        self.load.history.append(done)
+        done.result = yield from self.ask(Read(query=query))
+        done.returned_us = self.engine.now_us
+        return done
+
+    def _new(self, kind: str, user: str, **fields: Any) -> Done:
+        key = self.load.next_key()
+        return Done(kind=kind, user=user, called_us=0, returned_us=0, result=None, owner=user, key=key, **fields)
+
+    def register(self, user: str) -> Generator[Sleep | Ask, Any, Done]:
+        command = RegisterUser(username=user, password_hash="$argon2id$x", email=f"{user}@example.org")
+        done = self._new("register", user)
+        done.owner = f"origin-{self.number}"
+        return (yield from self.write(command, done))
+
+    def log_in(self, user: str) -> Generator[Sleep | Ask, Any, str]:
+        """A session's id; empty when patience ended."""
+        done = self._new("login", user)
+        command = OpenSession(session_id=f"s-{done.key}", username=user, lifetime_ms=SESSION_MS)
+        done = yield from self.write(command, done)
+        return done.result.text if done.accepted else ""
+
+    def settle_in(self, user: str) -> Generator[Sleep | Ask, Any, str]:
+        """Registers until the user is there, then logs in; empty when the run is over first."""
+        while not self.load.stopping:
+            done = yield from self.register(user)
+            if done.known:
+                break
+        session = ""
+        while not session and not self.load.stopping:
+            session = yield from self.log_in(user)
+        return session
+
+
+class Banker(_Client):
+    """Moves money to others and looks at the own balance."""
+
+    def live(self) -> Life:
+        user = f"banker{self.number % BANKERS}"
+        session = yield from self.settle_in(user)
+        while not self.load.stopping:
+            yield self.think()
+            if self.engine.chance(450):
+                yield from self.read("balance", user, lambda view: queries.balance(view, user))
+                continue
+            receiver = f"banker{(self.number + self.engine.between(1, BANKERS - 1)) % BANKERS}"
+            amount = self.engine.between(1, GRANT // 3)
+            done = self._new("transfer", user, receiver=receiver, amount=amount)
+            command = Transfer(session_id=session, receiver=receiver, amount=amount)
+            done = yield from self.write(command, done)
+            if isinstance(done.result, Reply) and done.result.code == Code.INVALID_SESSION:
+                session = (yield from self.log_in(user)) or session
+
+
+class Tasker(_Client):
+    """Submits tasks, some after others, stops some, and looks at how they are."""
+
+    def live(self) -> Life:
+        user = f"tasker{self.number % TASKERS}"
+        session = yield from self.settle_in(user)
+        mine: list[str] = []
+        count = 0
+        while not self.load.stopping:
+            yield self.think()
+            chosen = mine[self.engine.rng.randrange(len(mine))] if mine else ""
+            if chosen and self.engine.chance(100):
+                done = self._new("stop", user, task_id=chosen)
+                done = yield from self.write(StopTask(session_id=session, task_id=chosen), done)
+            elif chosen and (self.engine.chance(400) or len(mine) >= OPEN_TASKS_MAX):
+                yield from self._look(user, chosen, mine)
+                continue
+            else:
+                count += 1
+                done = yield from self._submit(user, session, f"t{self.number}-{count}", mine)
+                if done.accepted:
+                    mine.append(done.task_id)
+            if isinstance(done.result, Reply) and done.result.code == Code.INVALID_SESSION:
+                session = (yield from self.log_in(user)) or session
+
+    def _submit(self, user: str, session: str, task_id: str, mine: list[str]) -> Generator[Sleep | Ask, Any, Done]:
+        after = (mine[-1],) if mine and self.engine.chance(250) else ()
+        priority = list(Priority)[self.engine.rng.randrange(3)]
+        command = SubmitTask(
+            session_id=session,
+            task_id=task_id,
+            spec=TaskSpec(priority=priority, dependencies=after, time_limit_s=300),
+            data=BlobRef(sha256=f"{self.engine.rng.getrandbits(256):064x}", size_bytes=1_000),
+            data_holders=(),
+        )
+        done = self._new("submit", user, task_id=task_id)
+        return (yield from self.write(command, done))
+
+    def _look(self, user: str, task_id: str, mine: list[str]) -> Life:
+        done = yield from self.read("task", user, lambda view: queries.task(view, user, task_id))
+        done.task_id = task_id
+        if done.known and done.result is not None and done.result.state.ended:
+            mine.remove(task_id)
+
+
+class Registrar(_Client):
+    """Two of them want the same names at about the same time, and look whether a name is taken."""
+
+    def live(self) -> Life:
+        count = 0
+        while not self.load.stopping:
+            yield Sleep(self.engine.between(5 * SECOND, 60 * SECOND))
+            count += 1
+            name = f"name{count}"
+            if self.engine.chance(500):
+                yield from self.read("taken", name, _is_taken(name))
+            yield from self.register(name)
+            yield from self.read("taken", name, _is_taken(name))
+
+
+def _is_taken(name: str) -> Callable[[ReadView], bool]:
+    return lambda view: queries.user(view, name) is not None

@@ -1,0 +1,174 @@
+"""The machines of one run with the wires between them, and how one sees whether the hive is well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final, TextIO
+
+from hivenode.consensus import Role
+from hivenode.encoding.node_record import NodeId
+from hivenode.pool import queries
+from simulations.checkers.violation import demand
+from simulations.checkers.watch import Watch
+from simulations.engine import MS, SECOND, Engine
+from simulations.network import Network, Weather
+from simulations.node import Node, verify
+
+REFUSED_US: Final = (500, 5 * MS)
+"""A reset, a redial and its refusal on a LAN."""
+START_US: Final = 300 * MS
+"""The machines of a hive are switched on within this time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run is like, beside its seed; times of the core are the daemon's defaults."""
+
+    nodes: int = 5
+    clients: int = 6
+    election_timeout_ms: tuple[int, int] = (1000, 2000)
+    heartbeat_interval_ms: int = 150
+    max_append_bytes: int = 1 << 20
+    run_us: tuple[int, int] = (100 * MS, 60 * SECOND)
+    """How long a task's program runs."""
+    keep_tasks_ms: int = 3_600_000
+    """Ended tasks are swept after this much of agreed time."""
+    think_us: tuple[int, int] = (200 * MS, 6 * SECOND)
+    """How long a client waits before it wants the next thing."""
+    fault_every_us: tuple[int, int] = (4 * SECOND, 40 * SECOND)
+    down_us: tuple[int, int] = (200 * MS, 30 * SECOND)
+    """How long a fault lasts."""
+    weather: Weather = field(default_factory=Weather)
+    """The network's weather between faults."""
+    slowness: int = 1
+    """How many times slower all disks are."""
+
+
+def moody(seed: int, nodes: int) -> Settings:
+    """The settings of a random run: some hives are calm and some are in trouble all the time.
+
+    Races need crowds: messages that are on their way for as long as an election takes, disks that are busy when the power
+    fails, clients that ask while leaders change. No single mood has them all and time for everything else.
+    """
+    rng = Random(f"mood {seed}")
+    fault_every_us, down_us = rng.choice(
+        [
+            ((4 * SECOND, 40 * SECOND), (200 * MS, 30 * SECOND)),
+            ((1 * SECOND, 10 * SECOND), (50 * MS, 10 * SECOND)),
+            ((100 * MS, 4 * SECOND), (20 * MS, 3 * SECOND)),
+        ]
+    )
+    late, late_us = rng.choice(
+        [(2, (2 * MS, 80 * MS)), (100, (2 * MS, 200 * MS)), (500, (1 * MS, 150 * MS)), (300, (5 * MS, 600 * MS))]
+    )
+    return Settings(
+        nodes=nodes,
+        clients=rng.choice([6, 9, 15]),
+        think_us=rng.choice([(200 * MS, 6 * SECOND), (50 * MS, 3 * SECOND)]),
+        fault_every_us=fault_every_us,
+        down_us=down_us,
+        weather=Weather(loss=rng.choice([0, 0, 10, 50]), duplicate=rng.choice([0, 20]), late=late, late_us=late_us),
+        slowness=rng.choice([1, 1, 8, 30]),
+        # Few entries an append bring out orders of events that whole batches hide.
+        max_append_bytes=rng.choice([1 << 20, 1 << 20, 512]),
+    )
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, settings: Settings, trace: TextIO | None = None) -> None:
+        self.settings: Final = settings
+        self.engine: Final = Engine(seed, trace)
+        self.network: Final = Network(self.engine)
+        self.network.weather = replace(settings.weather)
+        self.checks: Final = Watch(self.engine)
+        self.verify: Final = verify
+        self.founder: str | None = None
+        self.nodes: Final[dict[str, Node]] = {}
+        self.names: Final[dict[NodeId, str]] = {}
+        for number in range(1, settings.nodes + 1):
+            self.add_node(f"n{number}")
+
+    def add_node(self, name: str) -> Node:
+        """A machine that was not there before; it is not switched on yet."""
+        node = Node(self, name)
+        node.disk.slowness = self.settings.slowness
+        self.nodes[name] = node
+        self.names[node.node_id] = name
+        return node
+
+    def start(self) -> None:
+        """Switches all machines on, the founder first."""
+        for number, node in enumerate(self.nodes.values()):
+            self.engine.after(self.engine.between(0, START_US) if number else 0, node.boot)
+
+    # --- how things stand ------------------------------------------------------------------------------------------
+
+    def present(self) -> list[Node]:
+        """The machines that belong to the hive or want to."""
+        return [node for node in self.nodes.values() if not node.left]
+
+    def alive(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.alive]
+
+    def leader(self) -> Node | None:
+        """The leader of the highest term among those that run."""
+        leading = [
+            (node.replica.status().term, node.name)
+            for node in self.alive()
+            if node.replica is not None and node.replica.role is Role.LEADER
+        ]
+        return self.nodes[max(leading)[1]] if leading else None
+
+    def troubles(self) -> list[str]:
+        """What keeps the hive from being well: empty when it has converged and has nothing left to do."""
+        leader = self.leader()
+        if leader is None or leader.replica is None:
+            return ["nobody leads"]
+        status = leader.replica.status()
+        found: list[str] = []
+        for node in self.present():
+            replica = node.replica
+            if replica is None:
+                found.append(f"{node.name} is no member yet")
+            elif replica.leader != status.member_id:
+                found.append(f"{node.name} follows {replica.leader}, not {status.member_id}")
+            elif replica.applied_index < status.last_index:
+                found.append(f"{node.name} applied {replica.applied_index} of {status.last_index}")
+            elif node.member_id not in status.conf.members():
+                found.append(f"{node.member_id} is not in the configuration")
+        counts = queries.counts(leader.replica.view)
+        if counts.tasks_pending or counts.tasks_running:
+            found.append(f"{counts.tasks_pending} tasks wait, {counts.tasks_running} run")
+        if status.conf.is_joint:
+            found.append("the configuration is joint")
+        return found
+
+    def process_ended(self, ended: Node, *, reset: bool) -> None:
+        """A daemon is gone: peers that reach its machine see their connections reset and a redial refused."""
+        if not reset:
+            return
+        for node in self.alive():
+            if node is not ended and node.reaches(ended):
+                delay_us = self.engine.between(*REFUSED_US)
+                node.at(self.engine.now_us + delay_us, lambda node=node: self._refused(node, ended))  # type: ignore[misc]
+
+    @staticmethod
+    def _refused(node: Node, ended: Node) -> None:
+        if not ended.alive and ended.powered and node.reaches(ended):
+            node.peer_lost(ended)
+
+    def compare_states(self) -> None:
+        """Every replica at the same index has the same state, and it does not contradict itself."""
+        looked_at: set[int] = set()
+        for node in self.alive():
+            replica = node.replica
+            if replica is None:
+                continue
+            self.checks.agreed.compare(node.name, replica.applied_index, replica.view)
+            if replica.applied_index not in looked_at:
+                looked_at.add(replica.applied_index)
+                self.checks.agreed.invariants(replica.view)
+        demand(bool(looked_at), "no replica runs")
