@@ -18,15 +18,43 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, unique
-from typing import Final
+from typing import Final, assert_never
 
 from hivenode.consensus import ConfState, MemberId
 
 DIGEST_VERSION: Final = 1
 """Of how the digest is made; members of different versions cannot be compared."""
+NO_DIGEST: Final = bytes(32)
+"""The digest before the first entry."""
+JUDGE_MS_MAX: Final = 10_000
+"""A voter that lives reports within moments of the others; one that does not may be away for long."""
+ROUNDS_MAX: Final = 4
+"""Comparisons that a leader has open; older ones are made up by newer ones."""
+_ENTRY_HEAD: Final = struct.Struct(">QQ")
+_ROW_HEAD: Final = struct.Struct(">Ii")
+
+
+def digest_after(digest: bytes, index: int, term: int, touched: Mapping[bytes, bytes | None]) -> bytes:
+    """The digest when an entry is applied: what it wrote, in key order, as it stands at the entry's end.
+
+    Args:
+        digest: 32 bytes, of before the entry.
+        touched: the rows that the entry wrote; None was deleted.
+    """
+    parts = [digest, _ENTRY_HEAD.pack(index, term)]
+    for key in sorted(touched):
+        value = touched[key]
+        parts.append(_ROW_HEAD.pack(len(key), -1 if value is None else len(value)))
+        parts.append(key)
+        if value is not None:
+            parts.append(value)
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +97,56 @@ def judge(reports: dict[MemberId, bytes], conf: ConfState, member: MemberId, *, 
     if not possible or (time_is_up and heard):
         return Verdict.NO_MAJORITY
     return Verdict.UNDECIDED
+
+
+@dataclass(slots=True)
+class _Round:
+    """What the members said of one entry."""
+
+    opened_ms: int
+    reports: dict[MemberId, bytes] = field(default_factory=dict)
+
+
+class Comparisons:
+    """What members said of the newest entries that states are compared at."""
+
+    def __init__(self) -> None:
+        self._rounds: dict[int, _Round] = {}
+
+    def take(self, report: DigestReport, now_ms: int) -> bool:
+        """Notes a report; returns whether it can be compared: older ones, and those of another version, cannot."""
+        if report.version != DIGEST_VERSION or report.index < min(self._rounds, default=0):
+            return False
+        found = self._rounds.get(report.index)
+        if found is None:
+            found = self._rounds[report.index] = _Round(now_ms)
+            while len(self._rounds) > ROUNDS_MAX:
+                del self._rounds[min(self._rounds)]
+        found.reports[report.member_id] = report.digest
+        return True
+
+    def verdict(self, index: int, member: MemberId, conf: ConfState, now_ms: int) -> tuple[Verdict, int]:
+        """The verdict on a member's report, and how many ms it is worth waiting for one that is UNDECIDED; 0: no longer."""
+        found = self._rounds.get(index)
+        if found is None:
+            return Verdict.UNDECIDED, 0
+        left_ms = max(0, found.opened_ms + JUDGE_MS_MAX - now_ms)
+        verdict = judge(found.reports, conf, member, time_is_up=not left_ms)
+        return verdict, left_ms if verdict is Verdict.UNDECIDED else 0
+
+
+def broken_by(report: DigestReport, verdict: Verdict) -> str:
+    """Why a member with this report must stop, for its owner; empty when it may go on."""
+    what = f"the agreed state of this node as of entry {report.index} (digest {report.digest.hex()[:16]})"
+    match verdict:
+        case Verdict.DIFFERS:
+            return (
+                f"{what} differs from that of the majority of the voters: its disk or memory went wrong; "
+                "it must not run again before its data directory was replaced"
+            )
+        case Verdict.NO_MAJORITY:
+            return f"{what} is one of several, and none has a majority: all voters stop"
+        case Verdict.AGREES | Verdict.UNDECIDED:
+            return ""
+        case _:
+            assert_never(verdict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Reversible
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +53,26 @@ class CompactionBounds:
     entries_kept: int = 10_000
     bytes_max: int = 128 << 20
     bytes_kept: int = 64 << 20
+
+    def compactable(
+        self, sizes: Reversible[int], size_bytes: int, *, first_index: int, last_index: int, synced_index: int
+    ) -> int:
+        """Up to where a log may be compacted; 0 while it is within these bounds, or nothing may go.
+
+        Args:
+            sizes: bytes of each entry from `first_index` to `last_index`, oldest first; `size_bytes` is their sum.
+            synced_index: the entry up to which the agreed state survives the loss of power.
+        """
+        if last_index - first_index + 1 <= self.entries_max and size_bytes <= self.bytes_max:
+            return 0
+        kept = kept_bytes = 0
+        for entry_bytes in islice(reversed(sizes), self.entries_kept):
+            kept_bytes += entry_bytes
+            if kept_bytes > self.bytes_kept:
+                break
+            kept += 1
+        index = min(last_index - kept, synced_index)
+        return index if index >= first_index else 0
 
 
 class LogStorage(LogView, Protocol):

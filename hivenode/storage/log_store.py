@@ -1,8 +1,9 @@
 """The Raft log on disk: one LMDB environment in which every commit is fsynced before it returns.
 
-Two databases: `entries` (8-byte big-endian index → canonical [term, kind, data]) and `meta` (hard state, the hive's id, this
-log's incarnation). Writes happen on the storage writer thread (`write`); what the consensus core reads it reads on the
-event loop, from a bounded cache of the newest entries and else from the memory map. The environment is never opened twice.
+Two databases: `entries` (8-byte big-endian index → canonical [term, kind, data, checksum]) and `meta` (hard state, the
+hive's id, this log's incarnation). Writes happen on the storage writer thread (`write`); what the consensus core reads it
+reads on the event loop, from a bounded cache of the newest entries and else from the memory map. The environment is never
+opened twice.
 
 An incarnation is made with the log and dies with it: a node that lost its log is another member.
 
@@ -16,8 +17,9 @@ at any moment either both are the old ones or both are the new ones.
 from __future__ import annotations
 
 import secrets
+import struct
+import zlib
 from collections import deque
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,9 +36,9 @@ from hivenode.consensus import (
     SnapshotUnavailable,
     Unavailable,
 )
-from hivenode.encoding.canonical import decode, encode
+from hivenode.encoding.canonical import DecodeError, decode, encode
 from hivenode.encoding.recovery import base_of
-from hivenode.errors import Code, HiveError, ensure
+from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.stores import CompactionBounds, LogWrite
 
 MAP_BYTES: Final = 64 << 30
@@ -46,11 +48,13 @@ CACHE_ENTRIES_MAX: Final = 8_192
 FORMAT: Final = 1
 FIRST_STATE_FOLDER: Final = "state"
 _KEY_BYTES: Final = 8
+_CHECKED_HEAD: Final = struct.Struct(">QQB")
+_FIELDS_WITHOUT_CHECKSUM: Final = 3
 _REMOVED_AT_ONCE: Final = 2_000
 """Entries that one transaction of a compaction removes: some milliseconds, for which other writes wait."""
 
 _HARD_STATE, _HIVE_ID, _INCARNATION, _FORMAT = b"hard_state", b"hive_id", b"incarnation", b"format"
-_VALUE_HEAD_BYTES: Final = 8
+_VALUE_HEAD_BYTES: Final = 13
 """About what an entry's row has beside its data."""
 _BASE, _STATE_FOLDER = b"base", b"state_folder"
 
@@ -59,13 +63,29 @@ def _key(index: int) -> bytes:
     return index.to_bytes(_KEY_BYTES, "big")
 
 
-def _value(entry: Entry) -> bytes:
-    return encode([entry.term, entry.kind.value, entry.data])
+def encode_entry(entry: Entry) -> bytes:
+    """An entry's row: canonical [term, kind, data, CRC-32 of index, term, kind and data]."""
+    return encode([entry.term, entry.kind.value, entry.data, _checksum(entry)])
 
 
-def _entry_of(index: int, data: bytes) -> Entry:
-    value: Any = decode(data)
-    return Entry(term=value[0], index=index, kind=EntryKind(value[1]), data=value[2])
+def _checksum(entry: Entry) -> int:
+    return zlib.crc32(entry.data, zlib.crc32(_CHECKED_HEAD.pack(entry.index, entry.term, entry.kind.value)))
+
+
+def decode_entry(index: int, data: bytes) -> Entry:
+    """The entry in a row. Raises InvariantError when a bit of it flipped; rows from before there was a checksum have none."""
+    try:
+        value: Any = decode(data)
+        entry = Entry(term=value[0], index=index, kind=EntryKind(value[1]), data=value[2])
+        sound = len(value) == _FIELDS_WITHOUT_CHECKSUM or value[3] == _checksum(entry)
+    except (DecodeError, TypeError, ValueError, IndexError, struct.error):
+        sound = False
+    if not sound:
+        raise InvariantError(
+            f"entry {index} of the log is damaged on disk: this machine's disk or memory went wrong, and its log is never "
+            "served. Move the folder log out of the data directory and start again, as a new member of the hive"
+        )
+    return entry
 
 
 class LogStore:
@@ -202,7 +222,7 @@ class LogStore:
         ensure(
             data is not None, f"entry {index} is missing from the log although {self._first}..{self._last} are there"
         )
-        return _entry_of(index, bytes(data or b""))
+        return decode_entry(index, bytes(data or b""))
 
     # --- the writer thread writes ----------------------------------------------------------------------------------
 
@@ -230,7 +250,7 @@ class LogStore:
                             more = cursor.set_key(_key(first))
                             while more:
                                 more = cursor.delete()
-                        cursor.putmulti([(_key(e.index), _value(e)) for e in batch.entries], append=True)
+                        cursor.putmulti([(_key(e.index), encode_entry(e)) for e in batch.entries], append=True)
                 if batch.hard_state is not None:
                     state = batch.hard_state
                     transaction.put(_HARD_STATE, encode([state.term, state.vote or "", state.commit]), db=self._meta)
@@ -268,16 +288,13 @@ class LogStore:
 
     def compactable(self, bounds: CompactionBounds, synced_index: int) -> int:
         """Up to where the log may be compacted; 0 while it is within its bounds, or nothing may go."""
-        if len(self._sizes) <= bounds.entries_max and self._size_bytes <= bounds.bytes_max:
-            return 0
-        kept = kept_bytes = 0
-        for size_bytes in islice(reversed(self._sizes), bounds.entries_kept):
-            kept_bytes += size_bytes
-            if kept_bytes > bounds.bytes_kept:
-                break
-            kept += 1
-        index = min(self._last - kept, synced_index)
-        return index if index >= self._first else 0
+        return bounds.compactable(
+            self._sizes,
+            self._size_bytes,
+            first_index=self._first,
+            last_index=self._last,
+            synced_index=synced_index,
+        )
 
     def begin_compaction(self, index: int) -> None:
         """On the event loop: from now on entries up to `index` are gone for the core; the disk has them a little longer."""
@@ -305,7 +322,7 @@ class LogStore:
                 if not more or int.from_bytes(cursor.key(), "big") > base_index:
                     break
                 index = int.from_bytes(cursor.key(), "big")
-                term = _entry_of(index, bytes(cursor.value())).term
+                term = decode_entry(index, bytes(cursor.value())).term
                 more = cursor.delete()
             if index:
                 transaction.put(_BASE, encode([index, term]), db=self._meta)

@@ -14,21 +14,20 @@ is a tombstone (None) in its layer. The event loop owns the layers; the writer t
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import lmdb
 from sortedcontainers import SortedDict
 
-from hivenode.consensus import ConfState, MemberId
+from hivenode.consensus import ConfState
 from hivenode.encoding.canonical import decode, encode
 from hivenode.errors import Code, HiveError, ensure
+from hivenode.runtime.digests import NO_DIGEST, digest_after
 from hivenode.runtime.stores import Flush
+from hivenode.storage.state_file import StateMark
 
 MAP_BYTES: Final = 64 << 30
 """Address space, not disk (see log_store)."""
@@ -36,35 +35,13 @@ ACTIVE_KEYS_MAX: Final = 200_000
 """Above it `overfull` tells the runtime to wait for a flush: some 100 MB of overlay."""
 FORMAT: Final = 1
 
-NO_DIGEST: Final = bytes(32)
-"""The digest before the first entry."""
-
 _APPLIED, _FORMAT = b"applied", b"format"
-_ENTRY_HEAD: Final = struct.Struct(">QQ")
-_ROW_HEAD: Final = struct.Struct(">Ii")
 
 
 def _after_prefix(prefix: bytes) -> bytes | None:
     """The least key that is greater than every key with this prefix; None when there is none."""
     trimmed = prefix.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateMark:
-    """As of which entry a copy of the agreed state is, and what stands there beside the rows."""
-
-    index: int
-    term: int
-    digest: bytes
-    conf: ConfState
-
-    def to_value(self) -> list[Any]:
-        return [self.index, self.term, self.digest, _conf_value(self.conf)]
-
-    @classmethod
-    def of_value(cls, value: Any) -> StateMark:
-        return cls(index=value[0], term=value[1], digest=value[2], conf=_conf_of(value[3]))
 
 
 def open_environment(folder: Path, *, sync: bool = True) -> lmdb.Environment:
@@ -79,18 +56,6 @@ def write_mark(transaction: lmdb.Transaction, meta: Any, mark: StateMark) -> Non
     """Writes format and mark, in the transaction that makes them true."""
     transaction.put(_FORMAT, encode(FORMAT), db=meta)
     transaction.put(_APPLIED, encode(mark.to_value()), db=meta)
-
-
-def _conf_value(conf: ConfState) -> list[Any]:
-    parts = (conf.voters, conf.voters_outgoing, conf.learners, conf.learners_next)
-    return [[sorted(part) for part in parts], conf.auto_leave]
-
-
-def _conf_of(value: Any) -> ConfState:
-    parts = [frozenset(MemberId(member) for member in part) for part in value[0]]
-    return ConfState(
-        voters=parts[0], voters_outgoing=parts[1], learners=parts[2], learners_next=parts[3], auto_leave=value[1]
-    )
 
 
 class StateStore:
@@ -192,17 +157,9 @@ class StateStore:
 
     def finish_entry(self, index: int, term: int) -> None:
         """An entry is applied: what it wrote goes into the digest, in key order, as it stands at the entry's end."""
-        touched = self._touched
-        parts = [self.digest, _ENTRY_HEAD.pack(index, term)]
-        for key in sorted(touched):
-            value = touched[key]
-            parts.append(_ROW_HEAD.pack(len(key), -1 if value is None else len(value)))
-            parts.append(key)
-            if value is not None:
-                parts.append(value)
-        self.digest = hashlib.sha256(b"".join(parts)).digest()
+        self.digest = digest_after(self.digest, index, term, self._touched)
         self.applied_index, self.applied_term = index, term
-        touched.clear()
+        self._touched.clear()
 
     # --- flushing --------------------------------------------------------------------------------------------------
 

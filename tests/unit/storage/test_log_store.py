@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Unavailable
+from hivenode.encoding.canonical import encode
 from hivenode.errors import InvariantError
 from hivenode.runtime.stores import LogWrite
-from hivenode.storage.log_store import LogStore
+from hivenode.storage.log_store import LogStore, decode_entry, encode_entry
 
 
 def entry(index: int, term: int, data: bytes = b"x") -> Entry:
@@ -100,4 +102,41 @@ def test_a_hive_is_born_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     store.close()
     again = LogStore(tmp_path / "log")
     assert (again.last_index(), again.hive_id) == (1, "h" * 32)
+    again.close()
+
+
+def test_any_flipped_bit_of_a_row_is_found() -> None:
+    whole = entry(7, 300, b"some command")
+    row = encode_entry(whole)
+    assert decode_entry(7, row) == whole
+    for bit in range(8 * len(row)):
+        damaged = bytearray(row)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(InvariantError, match="entry 7 of the log is damaged"):
+            decode_entry(7, bytes(damaged))
+
+
+def test_a_row_of_another_place_is_found() -> None:
+    with pytest.raises(InvariantError):
+        decode_entry(8, encode_entry(entry(7, 3)))
+
+
+def test_a_row_from_before_there_was_a_checksum_is_read() -> None:
+    assert decode_entry(7, encode([3, EntryKind.NORMAL.value, b"x"])) == entry(7, 3)
+
+
+def test_a_damaged_entry_is_never_served_after_a_restart(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "log")
+    write(store, entry(1, 1), entry(2, 1, b"command"))
+    store.close()
+    with lmdb.open(str(tmp_path / "log"), max_dbs=2, map_size=1 << 30) as environment:
+        entries = environment.open_db(b"entries")
+        with environment.begin(write=True, db=entries) as transaction:
+            key = (2).to_bytes(8, "big")
+            transaction.put(key, (transaction.get(key) or b"").replace(b"command", b"bommand"))
+    again = LogStore(tmp_path / "log")
+    assert again.term(1) == 1
+    for read in (lambda: again.term(2), lambda: again.entries(1, 3, 1 << 20)):
+        with pytest.raises(InvariantError):
+            read()
     again.close()
