@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from hivenode.encoding.node_record import Capabilities
 from hivenode.encoding.records import Record, RecordFamily
 from hivenode.errors import Code
-from hivenode.pool.records import AttemptOutcome, BlobRef, NodeRights, TaskSpec
+from hivenode.pool.records import AttemptOutcome, BlobRef, NodeRights, TaskSpec, UserRole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +239,53 @@ class NoteRecovery(Record):
     signed_recovery: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePassword(Record):
+    """A new password for the session's user: ends all sessions of the user and opens one in their place.
+
+    `checked_hash` is the hash that the old password was found right against; when it is another by now: INVALID_PASSWORD.
+    Reply: text = the new session's id, number = its expiry in ms.
+    """
+
+    KIND = 128
+    session_id: str
+    checked_hash: str
+    password_hash: str
+    new_session_id: str
+    lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUserRole(Record):
+    """An admin gives a user a role. Reply: text = the user's name."""
+
+    KIND = 129
+    session_id: str
+    username: str
+    role: UserRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimAdmin(Record):
+    """The session's user becomes an admin, by the word of a machine with voter right (a canonical `SignedClaim`)."""
+
+    KIND = 130
+    session_id: str
+    signed_claim: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNode(Record):
+    """The session's user receives what a machine has earned and earns, by its own word (a canonical `SignedClaim`).
+
+    Reply: text = the node's id, number = CPT that it had earned unclaimed.
+    """
+
+    KIND = 131
+    session_id: str
+    signed_claim: bytes
+
+
 COMMANDS: Final = RecordFamily(
     CreateHive,
     RegisterUser,
@@ -258,6 +305,10 @@ COMMANDS: Final = RecordFamily(
     Sweep,
     DissolveHive,
     NoteRecovery,
+    ChangePassword,
+    SetUserRole,
+    ClaimAdmin,
+    ClaimNode,
 )
 
 Command: TypeAlias = (
@@ -279,5 +330,9 @@ Command: TypeAlias = (
     | Sweep
     | DissolveHive
     | NoteRecovery
+    | ChangePassword
+    | SetUserRole
+    | ClaimAdmin
+    | ClaimNode
 )
 """What `COMMANDS.decode` returns."""

@@ -29,6 +29,7 @@ _PRIMARY = (
     keys.SESSIONS,
     keys.NODES,
     keys.REMOVED_NODES,
+    keys.CLAIMS,
     keys.TASKS,
     keys.REQUESTS,
     keys.OLDEST_REQUEST,

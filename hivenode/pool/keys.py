@@ -17,6 +17,7 @@ than 511 bytes, which is LMDB's limit.
 | `NODES` | node | NodeEntry |
 | `REMOVED_NODES` | node | the incarnation with which it was removed |
 | `FOREIGN_COUNTS` | user | how many foreign workers the user has |
+| `CLAIMS` | node | when the newest claim expires that was taken from the node |
 | `TASKS` | user, task | TaskRecord |
 | `TASKS_OF_USER` | user, submitted ms, task | |
 | `UNENDED_COUNTS` | user | how many tasks have not ended |
@@ -53,6 +54,7 @@ SESSION_COUNTS: Final = b"X"
 NODES: Final = b"N"
 FOREIGN_COUNTS: Final = b"f"
 REMOVED_NODES: Final = b"G"
+CLAIMS: Final = b"C"
 TASKS: Final = b"t"
 TASKS_OF_USER: Final = b"T"
 UNENDED_COUNTS: Final = b"U"
@@ -84,6 +86,7 @@ TABLES: Final = (
     FOREIGN_COUNTS,
     TASKS,
     REMOVED_NODES,
+    CLAIMS,
     TASKS_OF_USER,
     UNENDED_COUNTS,
     QUEUE,

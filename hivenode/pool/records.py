@@ -28,9 +28,16 @@ class Priority(Enum):
 
 @unique
 class UserRole(Enum):
+    """What a user may do; each role includes those before it."""
+
     USER = "user"
     OPERATOR = "operator"
     ADMIN = "admin"
+
+    def includes(self, other: UserRole) -> bool:
+        """Whether who has this role may do what the other may."""
+        ranks = list(UserRole)
+        return ranks.index(self) >= ranks.index(other)
 
 
 @unique

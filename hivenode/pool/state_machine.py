@@ -31,11 +31,14 @@ from hivenode.encoding.node_record import Verify
 from hivenode.encoding.records import decode_record
 from hivenode.encoding.state_view import StateView
 from hivenode.errors import Code, HiveError
-from hivenode.pool import attempts, dissolving, keys, nodes, recoveries, requests, submission, users, validation
+from hivenode.pool import attempts, claims, dissolving, keys, nodes, recoveries, requests, submission, users, validation
 from hivenode.pool.commands import (
     COMMANDS,
     AdmitNode,
     AssignTask,
+    ChangePassword,
+    ClaimAdmin,
+    ClaimNode,
     CloseSession,
     Command,
     CreateHive,
@@ -49,6 +52,7 @@ from hivenode.pool.commands import (
     RegisterUser,
     RemoveNode,
     Reply,
+    SetUserRole,
     StartAttempt,
     StopTask,
     SubmitTask,
@@ -154,5 +158,13 @@ def _dispatch(ctx: Context, command: Command) -> Reply:
             return dissolving.dissolve_hive(ctx, command)
         case NoteRecovery():
             return recoveries.note_recovery(ctx, command)
+        case ChangePassword():
+            return users.change_password(ctx, command)
+        case SetUserRole():
+            return users.set_role(ctx, command)
+        case ClaimAdmin():
+            return claims.claim_admin(ctx, command)
+        case ClaimNode():
+            return claims.claim_node(ctx, command)
         case _:
             assert_never(command)

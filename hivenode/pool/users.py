@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Iterator
 from typing import Final
 
 from hivenode.encoding.canonical import encode
@@ -13,7 +15,16 @@ from hivenode.ledger import chain
 from hivenode.ledger.accounts import TREASURY, user_account
 from hivenode.ledger.entries import EntryKind
 from hivenode.pool import keys, validation
-from hivenode.pool.commands import CloseSession, CreateHive, OpenSession, RegisterUser, Reply, Transfer
+from hivenode.pool.commands import (
+    ChangePassword,
+    CloseSession,
+    CreateHive,
+    OpenSession,
+    RegisterUser,
+    Reply,
+    SetUserRole,
+    Transfer,
+)
 from hivenode.pool.context import DONE, Context, bump, count, done
 from hivenode.pool.events import HiveCreated, SessionClosed
 from hivenode.pool.records import HiveRecord, SessionId, SessionRecord, UserName, UserRecord, UserRole
@@ -58,8 +69,7 @@ def register_user(ctx: Context, command: RegisterUser) -> Reply:
     validation.check_username(command.username)
     validation.check_text("password hash", command.password_hash)
     validation.check_email(command.email)
-    key = keys.by_user(keys.USERS, command.username)
-    if ctx.view.get(key) is not None:
+    if find_user(ctx.view, command.username) is not None:
         raise HiveError(Code.USER_EXISTS, f"The user {command.username} already exists.")
     hive_row = ctx.view.get(keys.HIVE)
     ensure(hive_row is not None, "a user registers in a hive that does not exist")
@@ -73,7 +83,7 @@ def register_user(ctx: Context, command: RegisterUser) -> Reply:
         role=UserRole.USER,
         created_ms=ctx.now_ms,
     )
-    ctx.view.put(key, encode_record(record))
+    write_user(ctx.view, record)
     bump(ctx.view, keys.USERS_COUNTER, 1)
     return done(number=_grant(ctx, hive, command.username), text=record.user_id)
 
@@ -105,26 +115,35 @@ def open_session(ctx: Context, command: OpenSession) -> Reply:
     user = find_user(ctx.view, command.username)
     if user is None:
         raise HiveError(Code.USER_NOT_FOUND, f"There is no user {validation.shown(command.username)}.")
-    key = keys.by_text(keys.SESSIONS, command.session_id)
-    if ctx.view.get(key) is not None:
+    if ctx.view.get(keys.by_text(keys.SESSIONS, command.session_id)) is not None:
         raise HiveError(Code.INVALID_ARGUMENT, "A session with this id exists already.")
     if count(ctx.view, keys.by_user(keys.SESSION_COUNTS, user.username)) >= SESSIONS_MAX:
-        prefix = keys.user_prefix(keys.SESSIONS_OF_USER, user.username)
-        oldest = next(iter(ctx.view.scan(prefix)), None)
+        oldest = next(sessions_of(ctx.view, user.username), None)
         ensure(oldest is not None, "a user's sessions are counted and not there")
-        if oldest is not None:
-            remove_session(ctx, oldest[0][len(prefix) + 8 :].decode("utf-8"))
+        remove_session(ctx, oldest or "")
+    return _add_session(ctx, user, command.session_id, command.lifetime_ms)
+
+
+def _add_session(ctx: Context, user: UserRecord, session_id: str, lifetime_ms: int) -> Reply:
+    """Opens a session under an id that is free, within the bound of sessions."""
     record = SessionRecord(
-        session_id=SessionId(command.session_id),
+        session_id=SessionId(session_id),
         username=user.username,
         created_ms=ctx.now_ms,
-        expires_ms=ctx.now_ms + command.lifetime_ms,
+        expires_ms=ctx.now_ms + lifetime_ms,
     )
-    ctx.view.put(key, encode_record(record))
+    ctx.view.put(keys.by_text(keys.SESSIONS, session_id), encode_record(record))
     for index_key in session_index(record):
         ctx.view.put(index_key, b"")
     bump(ctx.view, keys.by_user(keys.SESSION_COUNTS, user.username), 1)
     return done(number=record.expires_ms, text=record.session_id)
+
+
+def sessions_of(view: ReadView, username: str) -> Iterator[str]:
+    """The ids of a user's sessions, oldest first."""
+    prefix = keys.user_prefix(keys.SESSIONS_OF_USER, username)
+    for key, _ in view.scan(prefix):
+        yield key[len(prefix) + 8 :].decode("utf-8")
 
 
 def session_index(session: SessionRecord) -> tuple[bytes, bytes]:
@@ -153,6 +172,40 @@ def close_session(ctx: Context, command: CloseSession) -> Reply:
     ctx.sender_of(command.session_id)
     remove_session(ctx, command.session_id)
     return DONE
+
+
+def change_password(ctx: Context, command: ChangePassword) -> Reply:
+    """A new password hash; whoever has been logged in as the user is so no more, but for the one who changed it."""
+    name = ctx.sender_of(command.session_id)
+    validation.check_text("password hash", command.password_hash)
+    validation.check_text("session id", command.new_session_id)
+    validation.check_number("session lifetime", command.lifetime_ms)
+    user = find_user(ctx.view, name)
+    ensure(user is not None, "a session belongs to a user who is not there")
+    if user is None or user.password_hash != command.checked_hash:
+        raise HiveError(Code.INVALID_PASSWORD, "The password was changed by another call meanwhile.")
+    if ctx.view.get(keys.by_text(keys.SESSIONS, command.new_session_id)) is not None:
+        raise HiveError(Code.INVALID_ARGUMENT, "A session with this id exists already.")
+    for session_id in list(sessions_of(ctx.view, name)):
+        remove_session(ctx, session_id)
+    write_user(ctx.view, dataclasses.replace(user, password_hash=command.password_hash))
+    return _add_session(ctx, user, command.new_session_id, command.lifetime_ms)
+
+
+def write_user(view: StateView, user: UserRecord) -> None:
+    view.put(keys.by_user(keys.USERS, user.username), encode_record(user))
+
+
+def set_role(ctx: Context, command: SetUserRole) -> Reply:
+    """A user's new role, by the word of an admin. Reply: text = the user's name."""
+    sender = find_user(ctx.view, ctx.sender_of(command.session_id))
+    if sender is None or sender.role is not UserRole.ADMIN:
+        raise HiveError(Code.PERMISSION_DENIED, "Only an admin gives roles.")
+    user = find_user(ctx.view, command.username)
+    if user is None:
+        raise HiveError(Code.USER_NOT_FOUND, f"There is no user {validation.shown(command.username)}.")
+    write_user(ctx.view, dataclasses.replace(user, role=command.role))
+    return done(text=user.username)
 
 
 def drop_expired_sessions(ctx: Context, rows_max: int) -> int:

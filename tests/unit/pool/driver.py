@@ -7,6 +7,7 @@ from typing import TypeVar
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from hivenode.encoding.claim import CLAIM_DOMAIN, Claim, ClaimPurpose, SignedClaim
 from hivenode.encoding.node_record import (
     Capabilities,
     NodeId,
@@ -22,6 +23,7 @@ from hivenode.pool import queries
 from hivenode.pool.commands import (
     AdmitNode,
     AssignTask,
+    ClaimAdmin,
     CreateHive,
     EndAttempt,
     Envelope,
@@ -33,11 +35,12 @@ from hivenode.pool.commands import (
     SubmitTask,
 )
 from hivenode.pool.events import Event
-from hivenode.pool.records import AttemptOutcome, BlobRef, NodeEntry, NodeRights, TaskRecord, TaskSpec
+from hivenode.pool.records import AttemptOutcome, BlobRef, NodeEntry, NodeRights, TaskRecord, TaskSpec, UserRole
 from hivenode.pool.state_machine import Applied, apply
 from simulations.views import MemoryView
 
 START_MS = 1_800_000_000_000
+HIVE_ID = "ab" * 16
 SUPPLY = 1_000_000
 GRANT = 1_000
 DATA = BlobRef(sha256="d" * 64, size_bytes=100)
@@ -91,6 +94,22 @@ def signed_record(
     return sign_record(record, lambda message: key.sign(message).signature)
 
 
+def signed_claim(
+    number: int,
+    username: str,
+    purpose: ClaimPurpose = ClaimPurpose.NODE,
+    *,
+    expires_ms: int = START_MS + 600_000,
+    hive_id: str = HIVE_ID,
+    signer: int = 0,
+) -> bytes:
+    """What the node of this number says of a user; `signer` is another node that signs in its place."""
+    key = SigningKey(bytes([signer or number]) * 32)
+    claim = Claim(purpose=purpose, hive_id=hive_id, node_id=node_id(number), username=username, expires_ms=expires_ms)
+    data = encode_record(claim)
+    return encode_record(SignedClaim(claim=data, signature=key.sign(CLAIM_DOMAIN + data).signature))
+
+
 def node_id(number: int) -> NodeId:
     return node_id_of(bytes(SigningKey(bytes([number]) * 32).verify_key))
 
@@ -104,7 +123,7 @@ class Hive:
         self.now_ms = START_MS
         self.events: tuple[Event, ...] = ()
         if created:
-            self.do(CreateHive(hive_id="ab" * 16, supply=SUPPLY, signup_grant=grant, grants_per_day_max=grants_per_day))
+            self.do(CreateHive(hive_id=HIVE_ID, supply=SUPPLY, signup_grant=grant, grants_per_day_max=grants_per_day))
 
     def entry(self, data: bytes) -> Applied:
         self.log.append(data)
@@ -153,6 +172,17 @@ class Hive:
 
     def login(self, name: str, session_id: str, *, lifetime_ms: int = 86_400_000) -> str:
         return self.do(OpenSession(session_id=session_id, username=name, lifetime_ms=lifetime_ms)).text
+
+    def make_admin(self, name: str, session: str, number: int = 9) -> None:
+        """By the word of a machine with voter right, which joins for it."""
+        self.node(number)
+        claim = signed_claim(number, name, ClaimPurpose.ADMIN, expires_ms=self.now_ms + 60_000)
+        self.do(ClaimAdmin(session_id=session, signed_claim=claim))
+
+    def role(self, name: str) -> UserRole:
+        user = queries.user(self.view, name)
+        assert user is not None
+        return user.role
 
     def node(self, number: int, **changes: object) -> NodeId:
         record = signed_record(number, offer=capabilities(**changes))

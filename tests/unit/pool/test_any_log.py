@@ -8,12 +8,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from hivenode.encoding.claim import ClaimPurpose
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import Record, encode_record
 from hivenode.pool import invariants, queries
 from hivenode.pool.commands import (
     AdmitNode,
     AssignTask,
+    ChangePassword,
+    ClaimAdmin,
+    ClaimNode,
     CloseSession,
     CreateHive,
     EndAttempt,
@@ -22,6 +26,7 @@ from hivenode.pool.commands import (
     RegisterForeignWorker,
     RegisterUser,
     RemoveNode,
+    SetUserRole,
     StartAttempt,
     StopTask,
     SubmitTask,
@@ -30,10 +35,19 @@ from hivenode.pool.commands import (
     UnregisterNode,
 )
 from hivenode.pool.placement import LiveNode, plan
-from hivenode.pool.records import AttemptOutcome, BlobRef, Needs, NodeRights, Priority, TaskSpec
+from hivenode.pool.records import AttemptOutcome, BlobRef, Needs, NodeRights, Priority, TaskSpec, UserRole
 from hivenode.pool.state_machine import Applied, apply
 from simulations.views import MemoryView
-from tests.unit.pool.driver import SUPPLY, Hive, capabilities, node_id, signed_record, verify
+from tests.unit.pool.driver import (
+    START_MS,
+    SUPPLY,
+    Hive,
+    capabilities,
+    node_id,
+    signed_claim,
+    signed_record,
+    verify,
+)
 
 USERS = ("alice", "bob", "Carol")
 users = st.sampled_from((*USERS, "ALICE", "nobody", "no\0body", ""))
@@ -64,6 +78,17 @@ def _admission(number: int, sequence: int, slots: int) -> AdmitNode:
     return AdmitNode(signed_record=encode_record(record), rights=NodeRights.WORKER)
 
 
+claims = st.one_of(
+    st.builds(
+        signed_claim,
+        st.integers(1, 2),
+        users,
+        st.sampled_from(ClaimPurpose),
+        expires_ms=st.sampled_from((START_MS + 1, START_MS + 600_000, START_MS + 1_200_000)),
+        hive_id=st.sampled_from(("h", "h+1.aa", "other")),
+    ),
+    st.binary(max_size=20),
+)
 any_command: st.SearchStrategy[Record] = st.one_of(
     st.builds(CreateHive, hive_id=st.just("h"), supply=amounts, signup_grant=amounts, grants_per_day_max=amounts),
     st.builds(RegisterUser, username=users, password_hash=st.sampled_from(("x", "")), email=st.sampled_from(("", "a"))),
@@ -95,6 +120,17 @@ any_command: st.SearchStrategy[Record] = st.one_of(
         LoseAttempt, user=users, task_id=task_ids, attempt=attempts, node_id=node_ids, reason=st.text(max_size=3)
     ),
     st.builds(StopTask, session_id=sessions, task_id=task_ids),
+    st.builds(
+        ChangePassword,
+        session_id=sessions,
+        checked_hash=st.sampled_from(("x", "y")),
+        password_hash=st.sampled_from(("x", "y", "")),
+        new_session_id=sessions,
+        lifetime_ms=st.sampled_from((0, 1_000, 86_400_000)),
+    ),
+    st.builds(SetUserRole, session_id=sessions, username=users, role=st.sampled_from(UserRole)),
+    st.builds(ClaimAdmin, session_id=sessions, signed_claim=claims),
+    st.builds(ClaimNode, session_id=sessions, signed_claim=claims),
     st.builds(Sweep, keep_tasks_ms=st.sampled_from((-1, 0, 1_000)), rows_max=st.sampled_from((0, 1, 100))),
 )
 
@@ -180,6 +216,12 @@ class AnyLog(RuleBasedStateMachine):
     @rule(session=st.sampled_from(("s1", "s2")), task_id=task_ids)
     def a_task_is_stopped(self, session: str, task_id: str) -> None:
         self.send(StopTask(session_id=session, task_id=task_id))
+
+    @rule(number=st.integers(1, 2), name=st.sampled_from(USERS), purpose=st.sampled_from(ClaimPurpose))
+    def a_machine_is_claimed(self, number: int, name: str, purpose: ClaimPurpose) -> None:
+        claim = signed_claim(number, name, purpose, hive_id="h", expires_ms=self.hive.now_ms + 60_000)
+        kind = ClaimNode if purpose is ClaimPurpose.NODE else ClaimAdmin
+        self.send(kind(session_id=f"s{USERS.index(name) + 1}", signed_claim=claim))
 
     @rule(keep_ms=st.sampled_from((0, 1_000)))
     def what_is_over_is_swept(self, keep_ms: int) -> None:

@@ -15,6 +15,8 @@ from hivenode.ledger.entries import EntryKind
 from hivenode.pool import invariants, queries
 from hivenode.pool.commands import (
     AdmitNode,
+    ChangePassword,
+    ClaimNode,
     LoseAttempt,
     OpenSession,
     RemoveNode,
@@ -27,7 +29,17 @@ from hivenode.pool.placement import LiveNode, plan, why_pending
 from hivenode.pool.records import AttemptOutcome, BlobRef, Needs, NodeRights, Priority, TaskRecord, TaskState
 from hivenode.pool.state_machine import apply
 from simulations.views import MemoryView
-from tests.unit.pool.driver import SUPPLY, Hive, capabilities, end_of, node_id, signed_record, submission, verify
+from tests.unit.pool.driver import (
+    SUPPLY,
+    Hive,
+    capabilities,
+    end_of,
+    node_id,
+    signed_claim,
+    signed_record,
+    submission,
+    verify,
+)
 
 STEPS = 2_000
 CHECKED_EVERY = 100
@@ -127,10 +139,40 @@ class BusyHive:
         else:
             self.join(number)
 
+    def claim(self) -> None:
+        """A machine goes to a user, who may be the one whose task it runs; and that user changes the password."""
+        name = self.user()
+        number = self.random.choice((1, 2, 3))
+        self.hive.later(1)
+        claim = signed_claim(number, name, expires_ms=self.hive.now_ms + 60_000)
+        self.send(ClaimNode(session_id=self.sessions[name], signed_claim=claim))
+        user = queries.user(self.hive.view, name)
+        assert user is not None
+        self.number += 1
+        self.send(
+            ChangePassword(
+                session_id=self.sessions[name],
+                checked_hash=user.password_hash,
+                password_hash=f"hash-{self.number}",
+                new_session_id=f"session-{self.number}",
+                lifetime_ms=3_600_000,
+            )
+        )
+        self.sessions[name] = f"session-{self.number}"
+
     def step(self) -> None:
         self.hive.later(self.random.choice((0, 1, 50, 2_000, 30_000)))
-        doing = (self.submit, self.transfer, self.stop, self.place, self.work, self.leave_or_join, self.sweep)
-        self.random.choices(doing, weights=(4, 2, 1, 5, 9, 1, 1))[0]()
+        doing = (
+            self.submit,
+            self.transfer,
+            self.stop,
+            self.place,
+            self.work,
+            self.leave_or_join,
+            self.sweep,
+            self.claim,
+        )
+        self.random.choices(doing, weights=(8, 4, 2, 10, 18, 2, 2, 1))[0]()
 
     def sweep(self) -> None:
         self.send(Sweep(keep_tasks_ms=600_000, rows_max=20))
@@ -173,6 +215,8 @@ def test_busy_hive_keeps_its_books_and_replays_to_the_same_bytes(seed: int) -> N
         "StopTask",
         "Transfer",
         "Sweep",
+        "ClaimNode",
+        "ChangePassword",
     ):
         assert busy.codes[name, Code.SUCCESS] >= 5, f"this seed did too little of {name}"
     again = MemoryView()

@@ -7,8 +7,18 @@ import pytest
 from hivenode.errors import Code, HiveError
 from hivenode.ledger.accounts import TREASURY
 from hivenode.pool import invariants, queries, validation
-from hivenode.pool.commands import CloseSession, CreateHive, OpenSession, RegisterUser, Sweep, Transfer
+from hivenode.pool.commands import (
+    ChangePassword,
+    CloseSession,
+    CreateHive,
+    OpenSession,
+    RegisterUser,
+    SetUserRole,
+    Sweep,
+    Transfer,
+)
 from hivenode.pool.events import HiveCreated, SessionClosed
+from hivenode.pool.records import UserRole
 from tests.unit.pool.driver import GRANT, START_MS, SUPPLY, Hive
 
 
@@ -171,3 +181,60 @@ def test_user_name_within_its_bounds_is_taken(name: str) -> None:
 def test_email_that_is_none_is_refused(email: str) -> None:
     with pytest.raises(HiveError):
         validation.check_email(email)
+
+
+def change(session: str, **changes: object) -> ChangePassword:
+    fields: dict[str, object] = {
+        "session_id": session,
+        "checked_hash": "$argon2id$x",
+        "password_hash": "$argon2id$y",
+        "new_session_id": "after the change",
+        "lifetime_ms": 86_400_000,
+    }
+    return ChangePassword(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_changed_password_ends_every_session_of_the_user_and_opens_one() -> None:
+    hive = Hive()
+    alice, bob = hive.user("alice"), hive.user("bob")
+    other = hive.login("ALICE", "on another machine")
+    assert hive.do(change(alice)).text == "after the change"
+    ended = {event.session_id for event in hive.events if isinstance(event, SessionClosed)}
+    assert ended == {alice, other}
+    assert queries.session(hive.view, "after the change") is not None
+    assert queries.session(hive.view, bob) is not None
+    user = queries.user(hive.view, "alice")
+    assert user is not None
+    assert user.password_hash == "$argon2id$y"
+    invariants.check(hive.view)
+
+
+def test_password_is_changed_only_from_the_one_that_was_checked() -> None:
+    hive = Hive()
+    alice = hive.user("alice")
+    hive.refused(change(alice, checked_hash="$argon2id$z"), Code.INVALID_PASSWORD)
+    hive.refused(change(alice, password_hash=""), Code.INVALID_ARGUMENT)
+    hive.refused(change(alice, new_session_id=alice), Code.INVALID_ARGUMENT)
+    hive.refused(change("nobody's"), Code.INVALID_SESSION)
+
+
+def test_roles_are_given_by_admins_alone() -> None:
+    hive = Hive()
+    alice, bob = hive.user("alice"), hive.user("bob")
+    hive.refused(SetUserRole(session_id=alice, username="alice", role=UserRole.ADMIN), Code.PERMISSION_DENIED)
+    hive.make_admin("alice", alice)
+    assert hive.do(SetUserRole(session_id=alice, username="BOB", role=UserRole.OPERATOR)).text == "bob"
+    assert hive.role("bob") is UserRole.OPERATOR
+    hive.refused(SetUserRole(session_id=bob, username="bob", role=UserRole.ADMIN), Code.PERMISSION_DENIED)
+    hive.refused(SetUserRole(session_id=alice, username="carol", role=UserRole.USER), Code.USER_NOT_FOUND)
+    hive.do(SetUserRole(session_id=alice, username="alice", role=UserRole.USER))
+    hive.refused(SetUserRole(session_id=alice, username="alice", role=UserRole.ADMIN), Code.PERMISSION_DENIED)
+    invariants.check(hive.view)
+
+
+def test_a_role_includes_those_before_it() -> None:
+    assert [[role.includes(other) for other in UserRole] for role in UserRole] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
