@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import sys
 import time
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from simulations import mutants, scenarios
-from simulations.engine import HOUR
+from simulations import mutants, picture, scenarios
+from simulations.checkers.violation import Violation
+from simulations.engine import HOUR, SECOND
+from simulations.marks import Mark, kept
 from simulations.run import Plan, Result, run
 
 
@@ -29,13 +32,34 @@ def _show(result: Result, elapsed_s: float) -> None:
         print(f"  again: {result.plan.command()}", flush=True)
 
 
+@contextlib.contextmanager
+def _pictured(arguments: argparse.Namespace, title: list[str]) -> Iterator[None]:
+    """Draws what runs inside the block, if that is wanted, also when it fails; `title` is read at the end."""
+    if arguments.picture is None:
+        yield
+        return
+    marks: list[Mark] = []
+    try:
+        with kept() as marks:
+            yield
+    finally:
+        window_us = (int(arguments.begin * SECOND), None if arguments.end is None else int(arguments.end * SECOND))
+        end_us = max((mark.at_us for mark in marks), default=0)
+        drawn = picture.draw(marks, "\n".join(title), end_us=end_us, window_us=window_us)
+        Path(arguments.picture).write_text(drawn, encoding="utf-8", newline="\n")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
-    if arguments.trace is None:
-        result = run(_plan(arguments, arguments.seed))
-    else:
-        with Path(arguments.trace).open("w", encoding="utf-8", newline="\n") as trace:
-            result = run(_plan(arguments, arguments.seed), trace)
+    plan = _plan(arguments, arguments.seed)
+    title = [plan.command()]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_pictured(arguments, title))
+        trace = None
+        if arguments.trace is not None:
+            trace = stack.enter_context(Path(arguments.trace).open("w", encoding="utf-8", newline="\n"))
+        result = run(plan, trace)
+        title += [result.summary(), *result.failure.splitlines()[-1:]]
     _show(result, time.monotonic() - began)
     return 1 if result.failure else 0
 
@@ -77,10 +101,25 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _scenario(arguments: argparse.Namespace) -> int:
     chosen = sorted(scenarios.ALL) if arguments.name == "all" else [arguments.name]
+    if arguments.picture is not None and len(chosen) > 1:
+        print("a picture is of one scenario", file=sys.stderr)
+        return 2
     for name in chosen:
         began = time.monotonic()
-        print(f"{name}: {scenarios.ALL[name](arguments.seed)}, {time.monotonic() - began:.1f} s", flush=True)
+        title = [f"python -m simulations scenario {name} --seed {arguments.seed}", _first_line(name)]
+        with _pictured(arguments, title):
+            try:
+                said = scenarios.ALL[name](arguments.seed)
+            except Violation as violation:
+                title.append(f"FAILED: {violation}")
+                raise
+            title.append(said)
+        print(f"{name}: {said}, {time.monotonic() - began:.1f} s", flush=True)
     return 0
+
+
+def _first_line(name: str) -> str:
+    return (scenarios.ALL[name].__doc__ or "").strip().splitlines()[0]
 
 
 def _teeth(arguments: argparse.Namespace) -> int:
@@ -97,9 +136,8 @@ def _teeth(arguments: argparse.Namespace) -> int:
 
 
 def _list(_arguments: argparse.Namespace) -> int:
-    for name, scenario in sorted(scenarios.ALL.items()):
-        first_line = (scenario.__doc__ or "").strip().splitlines()[0]
-        print(f"{name:28} {first_line}")
+    for name in sorted(scenarios.ALL):
+        print(f"{name:28} {_first_line(name)}")
     return 0
 
 
@@ -110,8 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--nodes", type=int, default=5)
     common.add_argument("--hours", type=float, default=1.0, help="of virtual time, with faults")
     common.add_argument("--faults", default="all", help="all, none, or names with commas between them")
+    drawing = argparse.ArgumentParser(add_help=False)
+    drawing.add_argument("--picture", help="an SVG file for the picture of what happened")
+    drawing.add_argument("--from", dest="begin", type=float, default=0.0, help="seconds at which the picture begins")
+    drawing.add_argument("--to", dest="end", type=float, help="seconds at which it ends")
     for name in ("run", "replay"):
-        one = commands.add_parser(name, parents=[common], help="one run" if name == "run" else "the same run again")
+        one = commands.add_parser(
+            name, parents=[common, drawing], help="one run" if name == "run" else "the same run again"
+        )
         one.add_argument("--seed", type=int, required=True)
         one.add_argument("--trace", help="a file for every line, those of each message too")
         one.set_defaults(call=_run)
@@ -120,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--first-seed", type=int, default=1)
     sweep.add_argument("--jobs", type=int, default=1)
     sweep.set_defaults(call=_sweep)
-    scenario = commands.add_parser("scenario", help="one scenario, or all")
+    scenario = commands.add_parser("scenario", parents=[drawing], help="one scenario, or all")
     scenario.add_argument("name", choices=[*sorted(scenarios.ALL), "all"])
     scenario.add_argument("--seed", type=int, default=1)
     scenario.set_defaults(call=_scenario)

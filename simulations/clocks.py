@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from simulations.engine import Engine
+from simulations.marks import Kind
 
 EPOCH_MS: Final = 1_700_000_000_000
 """When simulations begin, in ms since 1970."""
@@ -18,8 +19,9 @@ _MILLION: Final = 1_000_000
 class Clock:
     """A machine's clocks. They survive a restart of its daemon; only the wall clock can be set."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
+        self._name = name
         self._rate = _MILLION + engine.between(-DRIFT_PPM_MAX, DRIFT_PPM_MAX)
         self._start_ms = engine.between(0, 1_000_000)
         self._wall_offset_ms = EPOCH_MS + engine.between(-SKEW_MS_MAX, SKEW_MS_MAX)
@@ -33,6 +35,7 @@ class Clock:
     def jump(self, by_ms: int) -> None:
         """Somebody sets the wall clock."""
         self._wall_offset_ms += by_ms
+        self._engine.mark(Kind.CLOCK, self._name, number=by_ms)
 
     def moment_us(self, monotonic_ms: int) -> int:
         """The first moment of virtual time at which `monotonic_ms` has come."""

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, TextIO
 
+from simulations.marks import Kind, Mark, kept_here
+
 MS: Final = 1_000
 SECOND: Final = 1_000_000
 MINUTE: Final = 60 * SECOND
@@ -39,6 +41,7 @@ class Engine:
         self.detailed: Final = trace is not None
         self.recent: Final[deque[str]] = deque(maxlen=RECENT_LINES)
         self._trace = trace
+        self._marks = kept_here()
         self._digest = hashlib.sha256()
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._planned = 0
@@ -77,6 +80,11 @@ class Engine:
         """A line for the trace alone; callers look at `detailed` first, to save making it."""
         if self._trace is not None:
             self._trace.write(f"{self.now_us:>12} . {text}\n")
+
+    def mark(self, kind: Kind, node: str = "", text: str = "", number: int = 0) -> None:
+        """A moment for the picture, if somebody wants one."""
+        if self._marks is not None:
+            self._marks.append(Mark(self.now_us, kind, node, text, number))
 
     def digest(self) -> str:
         """What the important lines come to: the same for two runs that are the same."""

@@ -14,6 +14,7 @@ from hivenode.pool import queries
 from hivenode.pool.commands import RemoveNode
 from simulations.calls import Write
 from simulations.engine import MS
+from simulations.marks import Kind
 from simulations.network import Weather
 from simulations.node import Node
 from simulations.world import World
@@ -81,6 +82,7 @@ class Faults:
         number = self._engine.rng.randrange(len(self._kinds))
         self.count += 1
         self._engine.note(f"fault: {self._names[number]}")
+        self._engine.mark(Kind.FAULT, text=self._names[number])
         self._kinds[number]()
         self._plan_next()
 
@@ -88,9 +90,11 @@ class Faults:
         """No more faults; all that can be mended is."""
         self._stopped = True
         self._engine.note("faults end")
+        self._engine.mark(Kind.FAULT, text="(end of faults)")
         self.world.network.mend_all()
         for node in self.world.present():
             node.disk.slowness, node.disk.full = 1, False
+            self._engine.mark(Kind.DISK, node.name)
             node.resume()
             node.boot()
 
@@ -211,9 +215,11 @@ class Faults:
             return
         disk = node.disk
         disk.slowness = self._engine.between(*SLOWNESS)
+        self._engine.mark(Kind.DISK, node.name, f"{disk.slowness} times slower")
 
         def mend() -> None:
             disk.slowness = self.world.settings.slowness
+            self._engine.mark(Kind.DISK, node.name)
 
         self._later(mend)
 
@@ -223,9 +229,11 @@ class Faults:
             return
         disk = node.disk
         disk.full = True
+        self._engine.mark(Kind.DISK, node.name, "full")
 
         def mend() -> None:
             disk.full = False
+            self._engine.mark(Kind.DISK, node.name)
 
         self._later(mend)
 
@@ -279,6 +287,7 @@ class Faults:
                 and leader.replica.applied_index == status.last_index
             ):
                 going.left = True
+                self._engine.mark(Kind.LEFT, going.name)
                 going.crash()
                 self._engine.note(f"{going.name} left")
                 return

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from simulations.engine import MS, SECOND, Engine
+from simulations.marks import Kind
 
 DELAY_US: Final = (80, 500)
 """A switched LAN with a busy sender."""
@@ -55,6 +56,7 @@ class Network:
     def cut(self, source: str, target: str) -> None:
         """Nothing goes from source to target any more; cuts of several faults add up."""
         self._cuts[source, target] = self._cuts.get((source, target), 0) + 1
+        self._engine.mark(Kind.CUT, source, target)
 
     def mend(self, source: str, target: str) -> None:
         """Takes one cut back."""
@@ -63,9 +65,12 @@ class Network:
             self._cuts[source, target] = left
         else:
             self._cuts.pop((source, target), None)
+            self._engine.mark(Kind.MENDED, source, target)
 
     def mend_all(self) -> None:
         """No cuts, and calm weather."""
+        for source, target in self._cuts:
+            self._engine.mark(Kind.MENDED, source, target)
         self._cuts.clear()
         self.weather = Weather()
 

@@ -47,6 +47,7 @@ from simulations.clocks import Clock
 from simulations.coordinator import Coordinator
 from simulations.disk import Disk
 from simulations.engine import MS, SECOND
+from simulations.marks import Kind
 from simulations.network import Stream
 from simulations.replica import Replica
 from simulations.steward import Steward
@@ -86,7 +87,7 @@ class Node:
         self.name: Final = name
         self.public_key: Final = hashlib.sha256(f"node {name}".encode()).digest()
         self.node_id: Final = node_id_of(self.public_key)
-        self.clock: Final = Clock(world.engine)
+        self.clock: Final = Clock(world.engine, name)
         self.capabilities: Final = _capabilities(name)
         self.incarnations = 1
         self.disk = Disk(world.engine, "1")
@@ -106,6 +107,7 @@ class Node:
         self._stream_count = 0
         self._asking = 0
         world.network.attach(name, self.receive)
+        world.engine.mark(Kind.ADDED, name)
 
     @property
     def member_id(self) -> MemberId:
@@ -145,6 +147,7 @@ class Node:
         self.boots += 1
         self.alive, self.powered, self.paused = True, True, False
         engine = self.world.engine
+        engine.mark(Kind.STARTS, self.name)
         engine.note(f"{self.member_id} starts with {self.disk.log.last_index()} entries")
         if self.disk.log.hive_id:
             self._start_replica(born=False)
@@ -165,6 +168,7 @@ class Node:
         self._start_replica(born=True)
 
     def _start_replica(self, *, born: bool) -> None:
+        self.world.engine.mark(Kind.MEMBER, self.name)
         replica = Replica(self, born=born)
         self.replica = replica
         self.coordinator = Coordinator(self, replica)
@@ -189,6 +193,7 @@ class Node:
             return
         self.alive = False
         self.paused = False
+        self.world.engine.mark(Kind.LOSES_POWER if power else Kind.CRASHES, self.name)
         fate = self.disk.crash(power=power)
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
         self.replica, self.coordinator = None, None
@@ -205,12 +210,14 @@ class Node:
     def pause(self) -> None:
         if self.alive and not self.paused:
             self.paused = True
+            self.world.engine.mark(Kind.PAUSED, self.name)
             self.world.engine.note(f"{self.member_id} stands still")
 
     def resume(self) -> None:
         if not self.alive or not self.paused:
             return
         self.paused = False
+        self.world.engine.mark(Kind.RESUMED, self.name)
         self.world.engine.note(f"{self.member_id} goes on, {len(self._backlog)} wait")
         waiting, self._backlog = self._backlog, deque()
         for action in waiting:
@@ -220,6 +227,7 @@ class Node:
         """The disk is gone: what starts next is another member, which joins like any fresh node."""
         self.crash(power=True)
         self.incarnations += 1
+        self.world.engine.mark(Kind.WIPED, self.name)
         slowness = self.disk.slowness
         self.disk = Disk(self.world.engine, str(self.incarnations))
         self.disk.slowness = slowness

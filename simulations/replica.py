@@ -38,6 +38,7 @@ from hivenode.runtime.stores import Flush, LogWrite
 from simulations.calls import Failure, OnWritten, Write, Written
 from simulations.disk import StateView
 from simulations.engine import MS
+from simulations.marks import Kind
 
 if TYPE_CHECKING:
     from simulations.node import Node
@@ -295,6 +296,7 @@ class Replica:
             return
         self.raw.validate_state()
         self.leader, self.role = soft.leader, soft.role
+        self._engine.mark(Kind.ROLE, self._node.name, soft.role.value, self.raw.status().term)
         if self.leads:
             self._checks.leads(self._node.name, self.raw.status(), self._disk.log, ready.entries)
         if self.leads:
