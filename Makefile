@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-demo setup-test demo test lint stubs bench
+.PHONY: help setup setup-demo setup-test setup-bench demo test lint stubs bench
 
 BIN := .venv/bin
 
@@ -18,6 +18,9 @@ setup-demo:
 
 setup-test:
 	@scripts/setup.sh system test
+
+setup-bench:
+	@scripts/setup.sh system bench
 
 demo: setup-demo ## three daemons on this machine, a task, and a leader that dies
 	@$(BIN)/python scripts/demo.py
@@ -36,5 +39,5 @@ test: setup-test lint ## lint, then all tests
 stubs: setup ## make hivenode/pb from protos/
 	@$(BIN)/python scripts/generate_stubs.py
 
-bench: setup-test ## measure three nodes on this machine
+bench: setup-bench ## measure three nodes on this machine, beside etcd
 	@$(BIN)/python -m tests.bench

@@ -4,6 +4,7 @@
 #   scripts/setup.sh                what `hivenode` needs
 #   scripts/setup.sh system demo    also the system's programs that the demo uses
 #   scripts/setup.sh system test    also those that the tests use
+#   scripts/setup.sh system bench   also what the bench compares with
 #
 # System programs are installed as root by apt; without root the missing ones are named, and the way goes on without them.
 set -euo pipefail
@@ -95,12 +96,13 @@ setup_system() {
     needs="busybox busybox-static"
     if ! bundled_bwrap; then needs+=$'\nbwrap bubblewrap'; fi
     ;;
-  test)
+  test | bench)
     needs=$'dockerd docker.io\niptables iptables\nip iproute2\nbusybox busybox-static\nbwrap bubblewrap\n'
     needs+=$'avahi-daemon avahi-daemon\navahi-browse avahi-utils\ndbus-daemon dbus\nnsenter util-linux\nps procps'
+    if [ "$1" = bench ]; then needs+=$'\netcd etcd-server'; fi
     ;;
   *)
-    say "unknown purpose '$1': demo or test"
+    say "unknown purpose '$1': demo, test or bench"
     exit 2
     ;;
   esac

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from hivenode.pb import nodepool_pb2
-from tests.bench.floor import NO_OP, PUT, etcd, no_op_server, put_request
+from tests.bench.etcd import PUT, Etcd, etcd, put_request
+from tests.bench.floor import NO_OP, no_op_server
 from tests.bench.load import Caller, Load, run_load
 from tests.bench.setting import SUCCESS, Setting, balance_callers, bearer, funded_users, three, transfer_callers
 from tests.e2e.user import MASTER, NODES, USERS, User
@@ -95,30 +95,37 @@ def _waiting_task(user: User, task_id: str) -> None:
 
 
 def transfers(setting: Setting) -> None:
-    """Durable unary transfers through three voters; etcd's puts through three members by the same client."""
-    ours: dict[int, list[float]] = {}
-    with three(setting, "transfers", "--executor", "none") as made:
+    """Durable unary transfers through three voters, and in turn with each run etcd's puts through three members."""
+    with three(setting, "transfers", "--executor", "none") as made, etcd(setting.place("etcd")) as beside:
         leader = made.leader()
-        daemons: list[tuple[str, list[Daemon]]] = [("the leader", [leader]), ("all three", list(made))]
         pairs = [(User.new(leader), User.new(leader)) for _ in range(max(IN_FLIGHT))]
-        for (name, through), in_flight in itertools.product(daemons, IN_FLIGHT):
-            callers = transfer_callers(pairs[:in_flight])
-            loads, rates = _measured(setting, [daemon.api for daemon in through], f"{USERS}Transfer", callers)
-            if len(through) == 1:
-                ours[in_flight] = rates
-            what = f"transfers, three voters, {in_flight} in flight, at {name}"
-            setting.report.compare(what, "/s", rates, _note(loads))
-    with etcd(setting.place("etcd")) as members:
-        if not members:
-            print("there is no etcd here to compare with (Debian: apt install etcd-server)")
-            return
         for in_flight in IN_FLIGHT:
+            _transfers_and_puts(setting, leader, pairs[:in_flight], beside)
+        for in_flight in IN_FLIGHT:
+            callers = transfer_callers(pairs[:in_flight])
+            loads, rates = _measured(setting, [daemon.api for daemon in made], f"{USERS}Transfer", callers)
+            what = f"transfers, three voters, {in_flight} in flight, at all three"
+            setting.report.compare(what, "/s", rates, _note(loads))
+
+
+def _transfers_and_puts(
+    setting: Setting, leader: Daemon, pairs: Sequence[tuple[User, User]], beside: Etcd | None
+) -> None:
+    """One run of ours and one of etcd's by turns, so that what else the machine does falls on both."""
+    in_flight = len(pairs)
+    ours, puts = [], []
+    for _ in range(setting.runs):
+        callers = transfer_callers(pairs)
+        ours.append(run_load([leader.api], f"{USERS}Transfer", callers, seconds=setting.seconds))
+        if beside is not None:
             callers = [Caller(turns=((put_request(b"key%d" % number, b"x" * 64), ()),)) for number in range(in_flight)]
-            loads, rates = _measured(setting, members[:1], PUT, callers)
-            setting.report.compare(f"etcd puts, three members, {in_flight} in flight", "/s", rates, _note(loads))
-            shares = [own / median_of(rates) for own in ours[in_flight]]
-            setting.report.at_least(f"transfers ÷ etcd puts, {in_flight} in flight", "share", shares, ETCD_SHARE)
-
-
-def median_of(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+            puts.append(run_load([beside.leader().client], PUT, callers, seconds=setting.seconds))
+    what = f"transfers, three voters, {in_flight} in flight, at the leader"
+    setting.report.compare(what, "/s", [load.rate for load in ours], _note(ours))
+    if not puts:
+        return
+    setting.report.compare(
+        f"etcd puts, three members, {in_flight} in flight", "/s", [load.rate for load in puts], _note(puts)
+    )
+    shares = [own.rate / other.rate for own, other in zip(ours, puts, strict=True)]
+    setting.report.at_least(f"transfers ÷ etcd puts, {in_flight} in flight", "share", shares, ETCD_SHARE)

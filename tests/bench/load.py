@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ from tests.bench.figures import percentile
 CALL_DEADLINE_S = 30.0
 ROOM_S = 60.0
 """How much longer than its order says the process may take: it starts, and its last calls end."""
+TRY_S = 0.25
+"""A try that is not answered in this time is given up for another: it may wait for a leader that is dead."""
+PAUSE_S = 0.01
+GIVEN_UP_S = 60.0
 OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
@@ -91,6 +95,34 @@ def run_load(
         failures=answer["failures"],
         failure=answer["failure"],
     )
+
+
+def next_write_s(target: str, method: str, caller: Caller, kill: Callable[[], None]) -> float:
+    """Seconds from a kill until a write through `target` succeeds, asked again and again; the connection stands before.
+
+    Raises TimeoutError when none does.
+    """
+    return asyncio.run(_next_write_s(target, method, caller, kill))
+
+
+async def _next_write_s(target: str, method: str, caller: Caller, kill: Callable[[], None]) -> float:
+    turns = itertools.cycle(caller.turns)
+    async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
+        call: Any = channel.unary_unary(method)
+        request, metadata = next(turns)
+        await call(request, metadata=metadata, timeout=CALL_DEADLINE_S)
+        killed = time.perf_counter()
+        await asyncio.to_thread(kill)
+        while time.perf_counter() < killed + GIVEN_UP_S:
+            request, metadata = next(turns)
+            try:
+                answer = await call(request, metadata=metadata, timeout=TRY_S)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if answer.startswith(caller.begins):
+                return time.perf_counter() - killed
+    raise TimeoutError(f"no write through {target} succeeded within {GIVEN_UP_S:g} s")
 
 
 class _Run:
