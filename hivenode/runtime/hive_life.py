@@ -118,6 +118,7 @@ class HiveLife:
         self._wake = asyncio.Event()
         self._record_wanted = asyncio.Event()
         self._invitation_hive = ""
+        self._giving_birth = asyncio.Lock()
         self._broken: InvariantError | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._virginity: tuple[bool, int, bool] | None = None
@@ -364,26 +365,30 @@ class HiveLife:
         self._local.open_writes()
 
     async def _give_birth(self, replica: Replica) -> None:
-        """The first commands of a hive. Whoever leads a hive without them proposes them: a founder may have crashed."""
+        """The first commands of a hive, as far as they are not done yet."""
         config = self._local.config
-        if queries.hive(replica.view()) is None:
-            await replica.propose(
-                CreateHive(
-                    hive_id=self._local.hive_id(),
-                    supply=config.supply_cpt,
-                    signup_grant=config.signup_grant_cpt,
-                    grants_per_day_max=config.signup_grants_per_day_max,
-                ),
-                deadline_s=BIRTH_DEADLINE_S,
-            )
+        async with self._giving_birth:
+            if queries.hive(replica.view()) is None:
+                # Refused when an entry before it, not applied yet, did it already.
+                await replica.propose(
+                    CreateHive(
+                        hive_id=self._local.hive_id(),
+                        supply=config.supply_cpt,
+                        signup_grant=config.signup_grant_cpt,
+                        grants_per_day_max=config.signup_grants_per_day_max,
+                    ),
+                    deadline_s=BIRTH_DEADLINE_S,
+                )
         await self._admit_self(replica)
 
     async def _admit_self(self, replica: Replica) -> None:
         signed = self._local.record()[1]
         rights = NodeRights.VOTER if self._local.config.role.may_vote else NodeRights.WORKER
-        await replica.propose(
+        reply = await replica.propose(
             AdmitNode(signed_record=encode_record(signed), rights=rights), deadline_s=BIRTH_DEADLINE_S
         )
+        if reply.refused:
+            raise HiveError(Code(reply.code), reply.message)
 
     async def _dissolve(self, effect: DissolveOwnHive) -> None:
         replica = self._local.replica
@@ -441,8 +446,6 @@ class HiveLife:
         replica.subscribe(lambda _events: self._tell_virginity(replica))
 
     def _leadership_changed(self, replica: Replica) -> None:
-        if replica.leads and queries.hive(replica.view()) is None and replica.applied_index > 1:
-            self._start(self._give_birth(replica))
         self._record_wanted.set()
         self._tell_virginity(replica)
 
@@ -483,7 +486,8 @@ class HiveLife:
             if replica is not None and self._is_told(replica):
                 return True
             if replica is not None and self._local.standing() is Standing.LEADER:
-                await self._admit_self(replica)
+                # Also when the founder died before it had: whoever leads a hive without its first commands proposes them.
+                await self._give_birth(replica)
                 return True
             leader = await self._local.leader(JOIN_DEADLINE_S)
             await self._peers.join(leader, self._local.hive_id(), self._local.record()[1], JOIN_DEADLINE_S)

@@ -1,0 +1,38 @@
+"""A machine that is killed in the middle of forming its hive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, encode_conf_change
+from hivenode.identity import load_identity
+from hivenode.runtime.local import member_id_of
+from hivenode.runtime.stores import LogWrite
+from hivenode.storage.log_store import LogStore
+from tests.e2e.user import User
+from tests.support.daemons import LOOPBACK, Daemon, wait_for
+
+HIVE_ID = "ab" * 16
+GRANT_CPT = 1000
+
+
+def begin_birth(folder: Path) -> None:
+    """Leaves what is on disk when the founder dies after the first write of its hive and before its first commands."""
+    folder.mkdir()
+    identity, log = load_identity(folder), LogStore(folder / "log")
+    birth = ConfChange(add_voters=(member_id_of(identity.node_id, log.incarnation),))
+    entry = Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=encode_conf_change(birth))
+    log.bind(HIVE_ID, LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry,)))
+    log.close()
+
+
+def test_hive_whose_founder_was_killed_in_its_birth_is_born_at_the_next_start(tmp_path: Path) -> None:
+    daemon = Daemon(name="founder", folder=tmp_path, flags=(*LOOPBACK, "--no-mdns", "--executor", "none"))
+    begin_birth(daemon.data_dir)
+    try:
+        daemon.start()
+        wait_for("the first entry in the hive's list", lambda: (daemon.status().nodes == 1) or None)
+        assert daemon.status().hive_id == HIVE_ID
+        assert User.new(daemon).balance() == GRANT_CPT
+    finally:
+        daemon.close()
