@@ -3,7 +3,8 @@
 Rules
 1. An address that nobody has named before is due at once.
 2. An address is in flight from `take_due` until it is answered, or until `call_ms_max` has passed.
-3. A failure makes it wait: 250 ms, then twice as long each time, up to 30 s. A success says when it is due again.
+3. A failure makes it wait: 250 ms, then twice as long each time, up to 4 s for who seeks a hive, else up to 30 s. A success
+   says when it is due again.
 4. A full table forgets the address that was named longest ago; one that nobody answered at goes before one that answered.
 """
 
@@ -19,7 +20,10 @@ CANDIDATES_MAX: Final = 256
 IN_FLIGHT_MAX: Final = 32
 """Calls that run at the same time; each is a TLS handshake."""
 BACKOFF_MS_MIN: Final = 250
-BACKOFF_MS_MAX: Final = 30_000
+BACKOFF_SEEKING_MS_MAX: Final = 4_000
+"""For who has no hive yet, or one with nothing in it: its owner waits before the screen for the other machine to come up."""
+BACKOFF_SETTLED_MS_MAX: Final = 30_000
+"""For who has a hive: nothing waits for what an address that failed so often may once say."""
 ADDRESS_CHARACTERS_MAX: Final = 300
 """A host name of 253 characters, brackets, a scope and a port."""
 
@@ -89,7 +93,7 @@ class Candidates:
             elif row.node_id == node_id and not row.failures:
                 row.due_ms = other_due_ms
 
-    def fail(self, address: str, refused: bool, now_ms: int) -> Candidate | None:
+    def fail(self, address: str, refused: bool, now_ms: int, *, backoff_ms_max: int) -> Candidate | None:
         """Notes that nobody was confirmed at an address; its row, when there is one."""
         row = self._rows.get(address)
         if row is None:
@@ -97,7 +101,7 @@ class Candidates:
         row.in_flight = False
         row.failures += 1
         row.refused = refused
-        row.due_ms = now_ms + min(BACKOFF_MS_MAX, BACKOFF_MS_MIN << min(row.failures - 1, 16))
+        row.due_ms = now_ms + min(backoff_ms_max, BACKOFF_MS_MIN << min(row.failures - 1, 16))
         return row
 
     def answers_elsewhere(self, node_id: NodeId, address: str) -> bool:

@@ -47,7 +47,7 @@ from typing import Final, assert_never
 
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import ensure
-from hivenode.membership.candidates import Candidates
+from hivenode.membership.candidates import BACKOFF_SEEKING_MS_MAX, BACKOFF_SETTLED_MS_MAX, Candidates
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
@@ -289,7 +289,9 @@ class Formation:
         return config.lone_recall_ms if self._may_dissolve(now_ms) else config.settled_recall_ms
 
     def _on_unconfirmed(self, address: str, refused: bool, now_ms: int) -> None:
-        row = self._candidates.fail(address, refused, now_ms)
+        seeks = self._state not in _IN_HIVE or self._may_dissolve(now_ms)
+        backoff_ms_max = BACKOFF_SEEKING_MS_MAX if seeks else BACKOFF_SETTLED_MS_MAX
+        row = self._candidates.fail(address, refused, now_ms, backoff_ms_max=backoff_ms_max)
         if row is None or row.node_id is None:
             return
         peer = self._peers.get(row.node_id)

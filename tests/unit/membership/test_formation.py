@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hivenode.encoding.node_record import NodeId
-from hivenode.membership.candidates import BACKOFF_MS_MAX, CANDIDATES_MAX, IN_FLIGHT_MAX, Candidates
+from hivenode.membership.candidates import (
+    BACKOFF_SEEKING_MS_MAX,
+    BACKOFF_SETTLED_MS_MAX,
+    CANDIDATES_MAX,
+    IN_FLIGHT_MAX,
+    Candidates,
+)
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
@@ -344,19 +350,39 @@ def test_the_table_of_candidates_is_bounded_and_forgets_who_never_answered_first
     assert len(table.take_due(10_000)) == IN_FLIGHT_MAX
 
 
-def test_a_failing_address_is_called_ever_more_rarely() -> None:
-    table = Candidates(call_ms_max=1_000)
-    table.name("x:1", "mdns", 0, again_ms=0)
-    now_ms, waits = 0, []
+def waits_for_a_silent_machine(d: Dialogue) -> list[int]:
+    """After how many ms each an address is called again at which every connection is refused."""
+    d.say(CandidateSeen(address="x:1", source="bootstrap"))
+    waits = []
     for _ in range(12):
-        assert table.take_due(now_ms) == ["x:1"]
-        table.fail("x:1", True, now_ms)
-        due_ms = table.next_deadline()
-        assert due_ms is not None
-        waits.append(due_ms - now_ms)
-        now_ms = due_ms
+        d.raw(PeerUnconfirmed(address="x:1", refused=True))
+        failed_ms = d.now_ms
+        while CallBack(address="x:1") not in d.raw(TimePassed()):
+            due_ms = d.it.next_deadline()
+            assert due_ms is not None
+            d.now_ms = due_ms
+        waits.append(d.now_ms - failed_ms)
+    return waits
+
+
+def test_a_failing_address_is_called_ever_more_rarely_by_who_has_a_hive() -> None:
+    waits = waits_for_a_silent_machine(Dialogue(existing_hive="mine"))
     assert waits[:4] == [250, 500, 1_000, 2_000]
-    assert waits[-1] == BACKOFF_MS_MAX
+    assert waits[-1] == BACKOFF_SETTLED_MS_MAX
+
+
+def test_who_has_no_hive_or_an_empty_one_looks_soon_whether_the_other_machine_is_up() -> None:
+    worker = Dialogue(may_vote=False)
+    alone = Dialogue()
+    alone.wait(CONFIG.quiet_ms)
+    alone.say(HiveFormed(hive_id="mine"))
+    alone.say(VirginityKnown(virgin=True, members=1, hive_created_ms=100))
+    for seeking in (worker, alone):
+        waits = waits_for_a_silent_machine(seeking)
+        assert waits[:4] == [250, 500, 1_000, 2_000]
+        assert max(waits) == BACKOFF_SEEKING_MS_MAX
+    alone.say(VirginityKnown(virgin=False, members=1, hive_created_ms=100))
+    assert max(waits_for_a_silent_machine(alone)) == BACKOFF_SETTLED_MS_MAX
 
 
 NAMES = st.sampled_from(["a", "b", "x", "m"])
