@@ -336,7 +336,7 @@ class HiveLife:
     async def _be_founder(self, hive_id: str, founders: tuple[NodeId, ...]) -> None:
         """A hive of one, then the founders: they join as all do, and are made voters as soon as they have the log."""
         # Founders on their way count already: a hive that they are about to enter must not be given up.
-        self._members_expected = 1 + len(founders)
+        self._members_expected = 1 + len(founders) if founders else 0
         replica = await self._local.be_born(hive_id)
         await replica.wait_until_leading(BIRTH_DEADLINE_S)
         await self._give_birth(replica)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,13 @@ def network() -> Iterator[Lan]:
 
 
 @pytest.fixture
-def apart(network: Lan, tmp_path: Path) -> Iterator[Hive]:
+def began_alone() -> bool:
+    """Whether the second hive was formed by one machine, which another then joined; else mostly by both."""
+    return False
+
+
+@pytest.fixture
+def apart(network: Lan, tmp_path: Path, began_alone: bool) -> Iterator[Hive]:
     """Four daemons: the first two formed a hive, then, behind a cut, the last two another, which is younger."""
     for first in network.hosts[:2]:
         for second in network.hosts[2:]:
@@ -36,11 +43,17 @@ def apart(network: Lan, tmp_path: Path) -> Iterator[Hive]:
             made.add("--role", "auto", host=network[index])
         made.wait(nodes=2)
         for index in range(2, 4):
-            made.add("--role", "auto", host=network[index])
+            daemon = made.add("--role", "auto", host=network[index])
+            if began_alone:
+                wait_for("a hive", partial(hive_id_of, daemon))
         wait_for("the second hive", lambda: hive_of_two(made[2], made[3]))
         yield made
     finally:
         made.close()
+
+
+def hive_id_of(daemon: Daemon) -> str | None:
+    return daemon.status().hive_id or None
 
 
 def hive_of_two(*daemons: Daemon) -> Daemon | None:
@@ -51,6 +64,7 @@ def hive_of_two(*daemons: Daemon) -> Daemon | None:
     return next((daemon for daemon, report in reports if report.leader_node_id == report.node_id), None)
 
 
+@pytest.mark.parametrize("began_alone", [False, True])
 def test_an_empty_hive_of_two_dissolves_into_the_older_one(apart: Hive, network: Lan) -> None:
     hive_id = apart[0].status().hive_id
     assert apart[2].status().hive_id != hive_id
