@@ -88,7 +88,9 @@ class Config(BaseSettings):
     registrations_per_minute_max: int = Field(600, ge=1, le=1_000_000)
     """By address; a registration costs an Argon2 hash of some 50 ms."""
     logins_per_minute_max: int = Field(600, ge=1, le=1_000_000)
-    """By address and by account."""
+    """By address; a login costs as much as a registration."""
+    wrong_passwords_per_minute_max: int = Field(20, ge=1, le=1_000_000)
+    """By account, from wherever they come: more than a person mistypes, and a guesser gets 28,800 a day."""
 
     executor: Literal["auto", "docker", "sandbox", "process", "none"] = "auto"
     """auto takes Docker where an engine answers, else the sandbox; process has no isolation and must be asked for."""

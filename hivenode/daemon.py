@@ -40,6 +40,7 @@ from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
 from hivenode.pool.records import NodeKind, TaskRecord, TaskState, UserName, UserRecord
 from hivenode.runtime.accounts import HiveAccounts
+from hivenode.runtime.claim_code import ClaimCode
 from hivenode.runtime.cluster import HiveCluster
 from hivenode.runtime.coordinator import Coordinator
 from hivenode.runtime.digest_keeper import ASK_DEADLINE_S, DigestKeeper
@@ -280,6 +281,7 @@ class Daemon:
             moves=self._move,
         )
         self._accounts = HiveAccounts(self._local, self._local, identity, config)
+        self._claim_code = ClaimCode(path, identity, self._local.hive_id, _wall_ms)
         self._tasks = HiveTasks(
             agreement=self._local,
             leadership=self._local,
@@ -308,6 +310,7 @@ class Daemon:
         return ServedPorts(
             identity=identity,
             accounts=self._accounts,
+            machine_owner=self._claim_code,
             registry=registry,
             tasks=self._tasks,
             status=status,
@@ -441,6 +444,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Starts everything. Raises HiveError when a port cannot be had."""
+        await self._claim_code.renew()
         await self._server.start()
         self._local.set_addresses(self._own_addresses())
         self._folder.publish(

@@ -67,7 +67,7 @@ def load_identity(data_dir: Path) -> Identity:
         seed = path.read_bytes()
     except FileNotFoundError:
         key = nacl.signing.SigningKey.generate()
-        _write_secret(path, bytes(key))
+        write_secret(path, bytes(key))
         return Identity(key)
     if len(seed) != _SEED_BYTES:
         raise HiveError(
@@ -78,7 +78,7 @@ def load_identity(data_dir: Path) -> Identity:
     return Identity(nacl.signing.SigningKey(seed))
 
 
-def _write_secret(path: Path, data: bytes) -> None:
+def write_secret(path: Path, data: bytes) -> None:
     """Writes a 0600 file that is either complete and on disk, or absent."""
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)

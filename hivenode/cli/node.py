@@ -37,6 +37,27 @@ def list_nodes() -> None:
     print_table(columns, [_row(entry) for entry in nodes])
 
 
+@node.command()
+@shared_options
+def claim() -> None:
+    """Receive what this machine earns, by owning it. The daemon's data directory must be readable."""
+    from hivenode.cli.claims import make_claim
+    from hivenode.cli.peer import HIVE, connect
+    from hivenode.pb import hive_pb2
+
+    settings = current_settings()
+    with connect(settings) as peer:
+        name = peer.log_in().username
+        request = hive_pb2.ClaimNodeRequest(claim=make_claim(peer, settings, "node", name))
+        done = peer.call(f"{HIVE}ClaimNode", request, hive_pb2.ClaimNodeResponse)
+    if settings.json:
+        print_json({"username": name} | plain_values(done))
+    else:
+        click.echo(
+            f"{name} receives what {short(done.node_id)} earns, and the {done.cpt_received} CPT that it has earned"
+        )
+
+
 def _row(entry: hive_pb2.Node) -> tuple[str, ...]:
     return (
         short(entry.node_id),

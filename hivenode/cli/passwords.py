@@ -1,4 +1,4 @@
-"""Passwords: asked for without echo, or the first line of what is piped in; never an argument."""
+"""Passwords: asked for without echo, or the next line of what is piped in; never an argument."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ _PASSWORD_CHARACTERS_MAX: Final = 1024
 """The daemon's own bound; more is refused before anything is sent."""
 
 
-def ask_password(username: str, confirm: bool) -> str:
+def ask_password(username: str, confirm: bool, question: str = "") -> str:
     """The password of `username`, asked twice with `confirm` when a person types it.
+
+    Args:
+        question: asked instead of the usual one.
 
     Raises:
         click.UsageError: it is empty or too long.
     """
     if sys.stdin.isatty():
-        question = f"Password of {username}"
-        password = str(click.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True))
+        asked = question or f"Password of {username}"
+        password = str(click.prompt(asked, hide_input=True, confirmation_prompt=confirm, err=True))
     else:
         password = sys.stdin.readline(_PASSWORD_CHARACTERS_MAX + 2).rstrip("\r\n")
     if not password:

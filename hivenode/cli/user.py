@@ -90,6 +90,74 @@ def logout() -> None:
 
 @user.command()
 @shared_options
+def password() -> None:
+    """Change the password, and end all other sessions everywhere.
+
+    The old and the new password are asked for, or read from the first two lines of stdin.
+    """
+    from hivenode.cli.peer import HIVE, connect
+    from hivenode.pb import hive_pb2
+
+    settings = current_settings()
+    with connect(settings) as peer:
+        hive_id, name = peer.hive_id, peer.log_in().username
+        old = ask_password(name, confirm=False)
+        new = ask_password(name, confirm=True, question=f"New password of {name}")
+        request = hive_pb2.ChangePasswordRequest(old_password=old, new_password=new)
+        peer.token = peer.call(f"{HIVE}ChangePassword", request, hive_pb2.ChangePasswordResponse).token
+        session = peer.call(f"{HIVE}WhoAmI", hive_pb2.WhoAmIRequest(), hive_pb2.WhoAmIResponse)
+        token, expires_ms = peer.token, session.session_expires_ms
+    logins.remember(hive_id, logins.Login(username=name, token=token, expires_ms=expires_ms))
+    if settings.json:
+        print_json({"username": name, "hive_id": hive_id, "expires_ms": expires_ms})
+    else:
+        click.echo(f"{name} has a new password; all other sessions have ended")
+
+
+@user.command("claim-admin")
+@shared_options
+def claim_admin() -> None:
+    """Become an admin of the hive, by owning this machine.
+
+    The daemon's data directory must be readable, and the machine must hold the hive's log.
+    """
+    from hivenode.cli.claims import make_claim
+    from hivenode.cli.peer import HIVE, connect
+    from hivenode.pb import hive_pb2
+
+    settings = current_settings()
+    with connect(settings) as peer:
+        name = peer.log_in().username
+        claim = make_claim(peer, settings, "admin", name)
+        peer.call(f"{HIVE}ClaimAdmin", hive_pb2.ClaimAdminRequest(claim=claim), hive_pb2.ClaimAdminResponse)
+    if settings.json:
+        print_json({"username": name, "user_role": "admin"})
+    else:
+        click.echo(f"{name} is an admin of the hive")
+
+
+@user.command()
+@click.argument("username")
+@click.argument("role", type=click.Choice(("user", "operator", "admin")))
+@shared_options
+def role(username: str, role: str) -> None:
+    """Give USERNAME a ROLE. For admins."""
+    from hivenode.cli.peer import HIVE, connect
+    from hivenode.pb import hive_pb2
+
+    settings = current_settings()
+    with connect(settings) as peer:
+        peer.log_in()
+        request = hive_pb2.SetUserRoleRequest(username=username, user_role=role)
+        done = peer.call(f"{HIVE}SetUserRole", request, hive_pb2.SetUserRoleResponse)
+    if settings.json:
+        print_json(plain_values(done))
+    else:
+        click.echo(f"{done.username} is {'an' if role[0] in 'ao' else 'a'} {role} now")
+
+
+@user.command()
+@shared_options
 def whoami() -> None:
     """Tell who is logged in."""
     from hivenode.cli.peer import HIVE, connect

@@ -158,6 +158,78 @@ class LogoutResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ChangePasswordRequest(_message.Message):
+    __slots__ = ("old_password", "new_password")
+    OLD_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    NEW_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    old_password: str
+    new_password: str
+    def __init__(self, old_password: _Optional[str] = ..., new_password: _Optional[str] = ...) -> None: ...
+
+class ChangePasswordResponse(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class SetUserRoleRequest(_message.Message):
+    __slots__ = ("username", "user_role")
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    USER_ROLE_FIELD_NUMBER: _ClassVar[int]
+    username: str
+    user_role: str
+    def __init__(self, username: _Optional[str] = ..., user_role: _Optional[str] = ...) -> None: ...
+
+class SetUserRoleResponse(_message.Message):
+    __slots__ = ("username", "user_role")
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    USER_ROLE_FIELD_NUMBER: _ClassVar[int]
+    username: str
+    user_role: str
+    def __init__(self, username: _Optional[str] = ..., user_role: _Optional[str] = ...) -> None: ...
+
+class ClaimAdminRequest(_message.Message):
+    __slots__ = ("claim",)
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
+    claim: bytes
+    def __init__(self, claim: _Optional[bytes] = ...) -> None: ...
+
+class ClaimAdminResponse(_message.Message):
+    __slots__ = ("username",)
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    username: str
+    def __init__(self, username: _Optional[str] = ...) -> None: ...
+
+class ClaimNodeRequest(_message.Message):
+    __slots__ = ("claim",)
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
+    claim: bytes
+    def __init__(self, claim: _Optional[bytes] = ...) -> None: ...
+
+class ClaimNodeResponse(_message.Message):
+    __slots__ = ("node_id", "cpt_received")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CPT_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    cpt_received: int
+    def __init__(self, node_id: _Optional[str] = ..., cpt_received: _Optional[int] = ...) -> None: ...
+
+class MakeClaimRequest(_message.Message):
+    __slots__ = ("code", "purpose", "username")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    purpose: str
+    username: str
+    def __init__(self, code: _Optional[str] = ..., purpose: _Optional[str] = ..., username: _Optional[str] = ...) -> None: ...
+
+class MakeClaimResponse(_message.Message):
+    __slots__ = ("claim",)
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
+    claim: bytes
+    def __init__(self, claim: _Optional[bytes] = ...) -> None: ...
+
 class TaskOptions(_message.Message):
     __slots__ = ("memory_gb", "cpu_score", "gpu_score", "gpu_memory_gb", "location", "gpu_name", "priority", "dependencies", "time_limit_s", "retries")
     MEMORY_GB_FIELD_NUMBER: _ClassVar[int]

@@ -286,6 +286,30 @@ class ClaimNode(Record):
     signed_claim: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogIn(Record):
+    """A session for a user whose password was found right against `checked_hash`; INVALID_PASSWORD when that is another by now.
+
+    Reply: text = the session's id, number = its expiry in ms. `OpenSession` is what earlier daemons wrote, without the hash.
+    """
+
+    KIND = 132
+    session_id: str
+    username: str
+    checked_hash: str
+    lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshSession(Record):
+    """Ends a session and opens another for its user in one step. Reply: text = the new one's id, number = its expiry in ms."""
+
+    KIND = 133
+    session_id: str
+    new_session_id: str
+    lifetime_ms: int
+
+
 COMMANDS: Final = RecordFamily(
     CreateHive,
     RegisterUser,
@@ -309,6 +333,8 @@ COMMANDS: Final = RecordFamily(
     SetUserRole,
     ClaimAdmin,
     ClaimNode,
+    LogIn,
+    RefreshSession,
 )
 
 Command: TypeAlias = (
@@ -334,5 +360,7 @@ Command: TypeAlias = (
     | SetUserRole
     | ClaimAdmin
     | ClaimNode
+    | LogIn
+    | RefreshSession
 )
 """What `COMMANDS.decode` returns."""

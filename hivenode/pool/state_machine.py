@@ -45,9 +45,11 @@ from hivenode.pool.commands import (
     DissolveHive,
     EndAttempt,
     Envelope,
+    LogIn,
     LoseAttempt,
     NoteRecovery,
     OpenSession,
+    RefreshSession,
     RegisterForeignWorker,
     RegisterUser,
     RemoveNode,
@@ -166,5 +168,9 @@ def _dispatch(ctx: Context, command: Command) -> Reply:
             return claims.claim_admin(ctx, command)
         case ClaimNode():
             return claims.claim_node(ctx, command)
+        case LogIn():
+            return users.log_in(ctx, command)
+        case RefreshSession():
+            return users.refresh_session(ctx, command)
         case _:
             assert_never(command)

@@ -10,7 +10,7 @@ from typing import Final
 from hivenode.encoding.canonical import encode
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.state_view import ReadView, StateView
-from hivenode.errors import Code, HiveError, ensure
+from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.ledger import chain
 from hivenode.ledger.accounts import TREASURY, user_account
 from hivenode.ledger.entries import EntryKind
@@ -19,7 +19,9 @@ from hivenode.pool.commands import (
     ChangePassword,
     CloseSession,
     CreateHive,
+    LogIn,
     OpenSession,
+    RefreshSession,
     RegisterUser,
     Reply,
     SetUserRole,
@@ -110,22 +112,52 @@ def _grant(ctx: Context, hive: HiveRecord, username: str) -> int:
 
 def open_session(ctx: Context, command: OpenSession) -> Reply:
     """A session for a user; the one over the bound closes the user's oldest. Reply: text = its id, number = its expiry in ms."""
-    validation.check_text("session id", command.session_id)
-    validation.check_number("session lifetime", command.lifetime_ms)
     user = find_user(ctx.view, command.username)
     if user is None:
         raise HiveError(Code.USER_NOT_FOUND, f"There is no user {validation.shown(command.username)}.")
-    if ctx.view.get(keys.by_text(keys.SESSIONS, command.session_id)) is not None:
-        raise HiveError(Code.INVALID_ARGUMENT, "A session with this id exists already.")
-    if count(ctx.view, keys.by_user(keys.SESSION_COUNTS, user.username)) >= SESSIONS_MAX:
-        oldest = next(sessions_of(ctx.view, user.username), None)
-        ensure(oldest is not None, "a user's sessions are counted and not there")
-        remove_session(ctx, oldest or "")
+    _check_new_session(ctx, command.session_id, command.lifetime_ms)
     return _add_session(ctx, user, command.session_id, command.lifetime_ms)
 
 
+def log_in(ctx: Context, command: LogIn) -> Reply:
+    """The same for a user whose password was checked, unless it was changed since. Reply: as of `open_session`."""
+    user = find_user(ctx.view, command.username)
+    if user is None or user.password_hash != command.checked_hash:
+        raise HiveError(Code.INVALID_PASSWORD, "The password was changed by another call meanwhile.")
+    _check_new_session(ctx, command.session_id, command.lifetime_ms)
+    return _add_session(ctx, user, command.session_id, command.lifetime_ms)
+
+
+def refresh_session(ctx: Context, command: RefreshSession) -> Reply:
+    """Another session in the place of one that stands. Reply: as of `open_session`."""
+    user = _sender(ctx, command.session_id)
+    _check_new_session(ctx, command.new_session_id, command.lifetime_ms)
+    remove_session(ctx, command.session_id)
+    return _add_session(ctx, user, command.new_session_id, command.lifetime_ms)
+
+
+def _sender(ctx: Context, session_id: str) -> UserRecord:
+    """The user of a session that stands. Raises INVALID_SESSION."""
+    user = find_user(ctx.view, ctx.sender_of(session_id))
+    if user is None:
+        raise InvariantError("a session belongs to a user who is not there")
+    return user
+
+
+def _check_new_session(ctx: Context, session_id: str, lifetime_ms: int) -> None:
+    validation.check_text("session id", session_id)
+    validation.check_number("session lifetime", lifetime_ms)
+    if ctx.view.get(keys.by_text(keys.SESSIONS, session_id)) is not None:
+        raise HiveError(Code.INVALID_ARGUMENT, "A session with this id exists already.")
+
+
 def _add_session(ctx: Context, user: UserRecord, session_id: str, lifetime_ms: int) -> Reply:
-    """Opens a session under an id that is free, within the bound of sessions."""
+    """Opens a session that was checked; the one over the bound closes the user's oldest."""
+    if count(ctx.view, keys.by_user(keys.SESSION_COUNTS, user.username)) >= SESSIONS_MAX:
+        oldest = next(sessions_of(ctx.view, user.username), None)
+        if oldest is None:
+            raise InvariantError("a user's sessions are counted and not there")
+        remove_session(ctx, oldest)
     record = SessionRecord(
         session_id=SessionId(session_id),
         username=user.username,
@@ -176,17 +208,12 @@ def close_session(ctx: Context, command: CloseSession) -> Reply:
 
 def change_password(ctx: Context, command: ChangePassword) -> Reply:
     """A new password hash; whoever has been logged in as the user is so no more, but for the one who changed it."""
-    name = ctx.sender_of(command.session_id)
+    user = _sender(ctx, command.session_id)
     validation.check_text("password hash", command.password_hash)
-    validation.check_text("session id", command.new_session_id)
-    validation.check_number("session lifetime", command.lifetime_ms)
-    user = find_user(ctx.view, name)
-    ensure(user is not None, "a session belongs to a user who is not there")
-    if user is None or user.password_hash != command.checked_hash:
+    _check_new_session(ctx, command.new_session_id, command.lifetime_ms)
+    if user.password_hash != command.checked_hash:
         raise HiveError(Code.INVALID_PASSWORD, "The password was changed by another call meanwhile.")
-    if ctx.view.get(keys.by_text(keys.SESSIONS, command.new_session_id)) is not None:
-        raise HiveError(Code.INVALID_ARGUMENT, "A session with this id exists already.")
-    for session_id in list(sessions_of(ctx.view, name)):
+    for session_id in list(sessions_of(ctx.view, user.username)):
         remove_session(ctx, session_id)
     write_user(ctx.view, dataclasses.replace(user, password_hash=command.password_hash))
     return _add_session(ctx, user, command.new_session_id, command.lifetime_ms)
@@ -198,8 +225,7 @@ def write_user(view: StateView, user: UserRecord) -> None:
 
 def set_role(ctx: Context, command: SetUserRole) -> Reply:
     """A user's new role, by the word of an admin. Reply: text = the user's name."""
-    sender = find_user(ctx.view, ctx.sender_of(command.session_id))
-    if sender is None or sender.role is not UserRole.ADMIN:
+    if not _sender(ctx, command.session_id).role.includes(UserRole.ADMIN):
         raise HiveError(Code.PERMISSION_DENIED, "Only an admin gives roles.")
     user = find_user(ctx.view, command.username)
     if user is None:

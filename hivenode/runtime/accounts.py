@@ -8,7 +8,9 @@ Rules:
 3. A token is good while its signature is by a node with voter right, and its session stands in agreed state. So logout and
    expiry hold everywhere, and a worker's key can make no token.
 4. A repeated call gets the first one's answer: the request key covers what the caller meant (`requests.derived`), and the
-   session that `refresh` opens is named after the old one and the key, so that a repetition finds it though the old is closed.
+   session that `refresh` or `change_password` opens is named after the old one and the key, so that a repetition finds it though
+   the old is closed. So these two, and `logout`, take the token itself: its session may have ended by their own doing.
+5. A login costs the same whether the user exists or not: one Argon2 verification, of a hash of nobody's password if need be.
 """
 
 from __future__ import annotations
@@ -24,10 +26,21 @@ from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.identity import Identity
 from hivenode.pool import queries, validation
-from hivenode.pool.commands import CloseSession, OpenSession, RegisterUser, Reply, Transfer
+from hivenode.pool.commands import (
+    ChangePassword,
+    ClaimAdmin,
+    ClaimNode,
+    CloseSession,
+    LogIn,
+    RefreshSession,
+    RegisterUser,
+    Reply,
+    SetUserRole,
+    Transfer,
+)
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.keys import fold
-from hivenode.pool.records import NodeKind, NodeRights, SessionRecord, UserRole
+from hivenode.pool.records import NodeKind, NodeRights, SessionRecord, UserRecord, UserRole
 from hivenode.runtime.passwords import PasswordHashing
 from hivenode.runtime.ports import Agreement, Caller, Leadership
 from hivenode.runtime.rate_limit import RateLimit, origin_key
@@ -66,7 +79,7 @@ class HiveAccounts:
         self._tokens = TokenCache()
         self._registrations = RateLimit("registrations from this address", config.registrations_per_minute_max)
         self._logins_here = RateLimit("logins from this address", config.logins_per_minute_max)
-        self._logins_of = RateLimit("logins of this user", config.logins_per_minute_max)
+        self._wrong_passwords = RateLimit("wrong passwords for this user", config.wrong_passwords_per_minute_max)
         self._unsubscribe = agreement.subscribe(self._on_events)
 
     async def aclose(self) -> None:
@@ -92,35 +105,122 @@ class HiveAccounts:
         return accepted(reply).text
 
     async def login(self, username: str, password: str, caller: Caller) -> str:
-        """Opens a session; returns its token. INVALID_PASSWORD for an unknown user as well, after the same time."""
-        now_ms = self._agreement.now_ms()
-        self._logins_here.take(origin_key(caller.origin), now_ms)
-        self._logins_of.take(derived("user", fold(username)), now_ms)
+        """Opens a session; returns its token. INVALID_PASSWORD for an unknown user as well, after the same work."""
+        self._logins_here.take(origin_key(caller.origin), self._agreement.now_ms())
         await self._leadership.read_barrier(caller.deadline_s)
+        user = await self._checked(username, password, caller)
+        key = derived("login", caller.idempotency_key)
+        reply = await self._agreement.propose(
+            LogIn(
+                session_id=secrets.token_hex(_SESSION_ID_BYTES),
+                username=user.username,
+                checked_hash=user.password_hash,
+                lifetime_ms=self._session_ms,
+            ),
+            deadline_s=caller.deadline_s,
+            owner=user.username,
+            key=key,
+            keep_ms=keep_ms(caller),
+        )
+        return self._token_of(accepted(reply).text)
+
+    async def _checked(self, username: str, password: str, caller: Caller) -> UserRecord:
+        """The user whose password this is. Raises INVALID_PASSWORD; RATE_LIMITED after too many wrong ones."""
+        tries = derived("user", fold(username))
+        # Counted before the check, so that many tries at once are no way round it; a right password is not counted.
+        self._wrong_passwords.take(tries, self._agreement.now_ms())
         user = queries.user(self._agreement.view(), username)
         known_hash = None if user is None else user.password_hash
         matched = await self._passwords.matches(password, known_hash, caller.deadline_s)
         if user is None or not matched:
             raise HiveError(Code.INVALID_PASSWORD, "wrong user name or password")
-        key = derived("login", caller.idempotency_key)
-        reply = await self._open_session(user.username, secrets.token_hex(_SESSION_ID_BYTES), key, caller)
-        return self._token_of(reply.text)
+        self._wrong_passwords.give_back(tries)
+        return user
 
     async def refresh(self, token: str, caller: Caller) -> str:
-        """A new session and token for the user of a standing one, which is closed. Raises INVALID_SESSION."""
+        """A new session and token for the user of a standing one, which ends. Raises INVALID_SESSION."""
         claims = await self._claims(token)
+        await self._leadership.read_barrier(caller.deadline_s)
         successor = derived("s", claims.session_id, caller.idempotency_key)
         if queries.session(self._agreement.view(), successor) is None:
             session = await self.authenticate(token)
-            key = derived("refresh", claims.session_id, caller.idempotency_key)
-            await self._open_session(session.username, successor, key, caller)
-        new_token = self._token_of(successor)
-        await self._close_session(claims.session_id, claims.username, caller)
-        return new_token
+            reply = await self._agreement.propose(
+                RefreshSession(session_id=session.session_id, new_session_id=successor, lifetime_ms=self._session_ms),
+                deadline_s=caller.deadline_s,
+                owner=session.username,
+                key=derived("refresh", claims.session_id, caller.idempotency_key),
+                keep_ms=keep_ms(caller),
+            )
+            accepted(reply)
+        return self._token_of(successor)
 
-    async def logout(self, session: SessionRecord, caller: Caller) -> None:
-        """Closes the session everywhere; one that is closed already is no error."""
-        await self._close_session(session.session_id, session.username, caller)
+    async def logout(self, token: str, caller: Caller) -> None:
+        """Closes the session of a token everywhere; one that is closed already is no error. Raises INVALID_SESSION."""
+        claims = await self._claims(token)
+        await self._close_session(claims.session_id, claims.username, caller)
+
+    async def change_password(self, token: str, old: str, new: str, caller: Caller) -> str:
+        """Ends all sessions of the user and opens one, whose token is returned. Raises INVALID_SESSION, INVALID_PASSWORD."""
+        claims = await self._claims(token)
+        await self._leadership.read_barrier(caller.deadline_s)
+        successor = derived("s", claims.session_id, caller.idempotency_key)
+        if queries.session(self._agreement.view(), successor) is not None:
+            # An earlier try was done. The old token opens nothing any more, so the new password must be right.
+            await self._checked(claims.username, new, caller)
+            return self._token_of(successor)
+        session = await self.authenticate(token)
+        user = await self._checked(session.username, old, caller)
+        new_hash = await self._passwords.hash(new, caller.deadline_s)
+        reply = await self._agreement.propose(
+            ChangePassword(
+                session_id=session.session_id,
+                checked_hash=user.password_hash,
+                password_hash=new_hash,
+                new_session_id=successor,
+                lifetime_ms=self._session_ms,
+            ),
+            deadline_s=caller.deadline_s,
+            owner=session.username,
+            key=derived("password", claims.session_id, caller.idempotency_key),
+            keep_ms=keep_ms(caller),
+        )
+        return self._token_of(accepted(reply).text)
+
+    def role_of(self, session: SessionRecord) -> UserRole:
+        """What the session's user may do, as local state has it now: a role is never read from a token."""
+        user = queries.user(self._agreement.view(), session.username)
+        return UserRole.USER if user is None else user.role
+
+    async def set_role(self, session: SessionRecord, username: str, role: UserRole, caller: Caller) -> str:
+        """Gives a user a role; returns the user's name. Raises PERMISSION_DENIED unless an admin asks, USER_NOT_FOUND."""
+        validation.check_username(username)
+        reply = await self._agreement.propose(
+            SetUserRole(session_id=session.session_id, username=username, role=role),
+            deadline_s=caller.deadline_s,
+            owner=session.username,
+            key=derived("role", caller.idempotency_key, username, role.value),
+            keep_ms=keep_ms(caller),
+        )
+        return accepted(reply).text
+
+    async def claim_admin(self, session: SessionRecord, claim: bytes, caller: Caller) -> str:
+        """Makes the session's user an admin by a machine's claim; returns the user's name. Raises PERMISSION_DENIED."""
+        return (await self._claim(ClaimAdmin(session_id=session.session_id, signed_claim=claim), session, caller)).text
+
+    async def claim_node(self, session: SessionRecord, claim: bytes, caller: Caller) -> tuple[str, int]:
+        """Gives a machine's earnings to the session's user; its id, and CPT that it had earned. Raises PERMISSION_DENIED."""
+        reply = await self._claim(ClaimNode(session_id=session.session_id, signed_claim=claim), session, caller)
+        return reply.text, reply.number
+
+    async def _claim(self, command: ClaimAdmin | ClaimNode, session: SessionRecord, caller: Caller) -> Reply:
+        reply = await self._agreement.propose(
+            command,
+            deadline_s=caller.deadline_s,
+            owner=session.username,
+            key=derived("claim", caller.idempotency_key, command.signed_claim.hex()),
+            keep_ms=keep_ms(caller),
+        )
+        return accepted(reply)
 
     async def authenticate(self, token: str) -> SessionRecord:
         """The standing session of a token, from local state (any replica). Raises INVALID_SESSION."""
@@ -143,8 +243,7 @@ class HiveAccounts:
         wanted = username or session.username
         if fold(wanted) == fold(session.username):
             return queries.balance(view, session.username)
-        own = queries.user(view, session.username)
-        if own is None or own.role is not UserRole.ADMIN:
+        if not self.role_of(session).includes(UserRole.ADMIN):
             raise HiveError(Code.PERMISSION_DENIED, "you can ask for your own balance only")
         if queries.user(view, wanted) is None:
             raise HiveError(Code.USER_NOT_FOUND, f"there is no user {validation.shown(wanted)}")
@@ -162,16 +261,6 @@ class HiveAccounts:
             keep_ms=keep_ms(caller),
         )
         return accepted(reply).number
-
-    async def _open_session(self, username: str, session_id: str, key: str, caller: Caller) -> Reply:
-        reply = await self._agreement.propose(
-            OpenSession(session_id=session_id, username=username, lifetime_ms=self._session_ms),
-            deadline_s=caller.deadline_s,
-            owner=username,
-            key=key,
-            keep_ms=keep_ms(caller),
-        )
-        return accepted(reply)
 
     async def _close_session(self, session_id: str, username: str, caller: Caller) -> None:
         reply = await self._agreement.propose(

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from hivenode.consensus import Message
+from hivenode.encoding.claim import ClaimPurpose
 from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, SignedNodeRecord
 from hivenode.encoding.records import Record
 from hivenode.encoding.state_view import ReadView
 from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event
-from hivenode.pool.records import AttemptOutcome, BlobRef, SessionRecord, TaskRecord, TaskSpec, TaskState
+from hivenode.pool.records import AttemptOutcome, BlobRef, SessionRecord, TaskRecord, TaskSpec, TaskState, UserRole
 from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.stores import SnapshotRef
 
@@ -173,7 +174,29 @@ class Accounts(Protocol):
         """A new session and token for the user of a standing one, which is closed."""
         ...
 
-    async def logout(self, session: SessionRecord, caller: Caller) -> None: ...
+    async def logout(self, token: str, caller: Caller) -> None:
+        """Ends a token's session everywhere; one that has ended is no error."""
+        ...
+
+    async def change_password(self, token: str, old: str, new: str, caller: Caller) -> str:
+        """Ends all sessions of the user and opens one; returns its token."""
+        ...
+
+    def role_of(self, session: SessionRecord) -> UserRole:
+        """What the session's user may do, as this node has it (any replica)."""
+        ...
+
+    async def set_role(self, session: SessionRecord, username: str, role: UserRole, caller: Caller) -> str:
+        """Gives a user a role, by the word of an admin; returns the user's name."""
+        ...
+
+    async def claim_admin(self, session: SessionRecord, claim: bytes, caller: Caller) -> str:
+        """Makes the session's user an admin by a machine's claim; returns the user's name."""
+        ...
+
+    async def claim_node(self, session: SessionRecord, claim: bytes, caller: Caller) -> tuple[str, int]:
+        """Gives a machine's earnings to the session's user; the machine's id, and the CPT that it had earned."""
+        ...
 
     async def authenticate(self, token: str) -> SessionRecord:
         """The standing session of a token (any replica). Raises INVALID_SESSION."""
@@ -185,6 +208,14 @@ class Accounts(Protocol):
 
     async def transfer(self, session: SessionRecord, receiver: str, amount: int, caller: Caller) -> int:
         """Moves whole CPT; returns the sender's new balance."""
+        ...
+
+
+class MachineOwner(Protocol):
+    """What the owner of this machine proves to others."""
+
+    async def redeem(self, code: str, purpose: ClaimPurpose, username: str) -> bytes:
+        """Canonical bytes of a `SignedClaim` for who shows this machine's code, which then changes. PERMISSION_DENIED."""
         ...
 
 

@@ -65,3 +65,10 @@ class RateLimit:
                 Code.RATE_LIMITED,
                 f"too many {self._what}: at most {self._per_minute} a minute are taken; try again in {wait_s} s",
             )
+
+    def give_back(self, key: str) -> None:
+        """Takes back what `take` counted: what happened does not count."""
+        bucket = self._buckets.get(key)
+        if bucket is not None:
+            level_ms, seen_ms = bucket
+            self._buckets[key] = (min(self._full_ms, level_ms + self._cost_ms), seen_ms)

@@ -6,6 +6,7 @@ What the hive agrees on is bounded by `hivenode.pool.validation`; here are only 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Final, TypeVar
 
 from hivenode.config import split_address
@@ -43,6 +44,7 @@ _PERCENT: Final = (0, 100_000)
 """Usage figures: many cores give more than 100 percent."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 
 
 def _checked(check: Callable[[T], None], value: T) -> T:
@@ -107,6 +109,15 @@ def amount(value: int) -> int:
 
 def capabilities(value: Capabilities) -> Capabilities:
     return _checked(check_capabilities, value)
+
+
+def choice(field: str, kind: type[E], value: str) -> E:
+    """One of the words of an enum."""
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(str(item.value) for item in kind)
+        raise MalformedError(f"The {field} must be one of {names}.") from None
 
 
 def log_offset(value: int) -> int:

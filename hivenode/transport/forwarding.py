@@ -156,7 +156,7 @@ class Forwarder:
         while True:
             begun: float | None = None
             try:
-                if call.route.answered_here(self._leadership.standing()):
+                if call.answered_here(self._leadership.standing()):
                     begun = asyncio.get_running_loop().time()
                     return await self._answer_here(call, here), None
                 leader = await self._leader(call, patience)
@@ -273,7 +273,7 @@ class Forwarder:
         """Answers a call with a stream of responses at the right place; tried again until its first piece came."""
         patience = _Patience()
         while True:
-            if call.route.answered_here(self._leadership.standing()):
+            if call.answered_here(self._leadership.standing()):
                 async with aclosing(here()) as own:
                     async for piece in own:
                         yield piece
@@ -283,7 +283,9 @@ class Forwarder:
                 leader = await self._leader(call, patience)
                 link, connection = await self._connect(call, leader)
                 patience.found()
-                stream = connection.unary_stream(call.route.method)(request, metadata=self._carried(call, connection))
+                stream = connection.unary_stream(call.route.method)(
+                    request, timeout=max(call.remaining_s(), 0), metadata=self._carried(call, connection)
+                )
                 try:
                     async for piece in stream:
                         started = True
@@ -315,7 +317,7 @@ class Forwarder:
         patience = _Patience()
         while True:
             try:
-                if call.route.answered_here(self._leadership.standing()):
+                if call.answered_here(self._leadership.standing()):
                     return await here(), None
                 leader = await self._leader(call, patience)
                 link, connection = await self._connect(call, leader)

@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.copies import acknowledged_copies
 from hivenode.runtime.ports import Accounts, Leadership
-from hivenode.transport.bounds import text
 from hivenode.transport.forwarding import Forwarder, RelayedError, relayed_metadata
 from hivenode.transport.interceptors.calls import (
     Call,
@@ -30,7 +29,7 @@ from hivenode.transport.interceptors.calls import (
     trail_refusal,
 )
 from hivenode.transport.metadata import COPIES, Metadata
-from hivenode.transport.routing import ROUTES, Route, Shape
+from hivenode.transport.routing import ROUTES, Access, Route, Shape
 from hivenode.transport.services.handlers import Handler
 from hivenode.transport.statuses import SUCCESS_METADATA, MalformedError
 
@@ -114,22 +113,23 @@ class Router(grpc.GenericRpcHandler):
         return answer
 
     def _download(self, route: Route, handler: Handler) -> Any:
-        async def answer(data: bytes, context: Context) -> AsyncIterator[bytes]:
+        async def answer(data: bytes, context: Context) -> None:
             try:
                 call = open_call(route, context, self._check_peer)
 
                 async def here() -> AsyncGenerator[bytes, None]:
                     request = _parse(route, data)
                     await self._authenticate(call, request)
-                    if route.barrier:
-                        await self._leadership.read_barrier(max(call.remaining_s(), 0))
                     async with aclosing(handler(request, call)) as messages:
                         async for message in messages:
+                            # A session that ends meanwhile ends what is told of its user's tasks.
+                            await self._still_proven(call)
                             yield message.SerializeToString()
 
-                async with aclosing(self._forwarder.download(call, data, here)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+                async with asyncio.timeout_at(call.deadline):
+                    async with aclosing(self._forwarder.download(call, data, here)) as pieces:
+                        async for piece in pieces:
+                            await context.write(piece)
             except Exception as error:
                 await self._failed(route, error, context)
                 return
@@ -146,22 +146,39 @@ class Router(grpc.GenericRpcHandler):
         try:
             async with asyncio.timeout_at(call.deadline):
                 await self._authenticate(call, request)
-                if route.barrier:
-                    await self._leadership.read_barrier(max(call.remaining_s(), 0))
-                response: bytes = (await handler(request, call)).SerializeToString()
+                message = await handler(request, call)
+                await self._still_proven(call)
+                response: bytes = message.SerializeToString()
                 return response
         except TimeoutError:
             raise deadline_error(route) from None
 
     async def _authenticate(self, call: Call, request: Any) -> None:
+        """Finds out who calls, and refuses who may not."""
         route = call.route
-        if route.public:
+        if route.access is Access.ANYONE or call.by_owner:
             return
         if not call.token and route.token_field and request is not None:
-            call.token = text("token", getattr(request, route.token_field))
+            call.token = getattr(request, route.token_field)
         if not call.token:
             raise HiveError(Code.INVALID_SESSION, NO_TOKEN)
+        if route.access is Access.TOKEN:
+            return
+        # Before the barrier, since asking a quorum is not for strangers.
         call.proven = await self._accounts.authenticate(call.token)
+        if route.barrier:
+            await self._leadership.read_barrier(max(call.remaining_s(), 0))
+        role = route.access.role
+        if role is not None and not self._accounts.role_of(call.session).includes(role):
+            raise HiveError(Code.PERMISSION_DENIED, f"this takes the role {role.value}: an admin of the hive gives it")
+
+    async def _still_proven(self, call: Call) -> None:
+        """Refuses a read whose session had ended when the read barrier was passed: this node may have been behind before.
+
+        A write looks at the session when it is applied.
+        """
+        if call.proven is not None and not call.route.writes:
+            await self._accounts.authenticate(call.token)
 
     async def _failed(self, route: Route, error: Exception, context: Context) -> bytes:
         """Says what went wrong: as the documented response where it can carry it, else as the gRPC status."""

@@ -1,10 +1,13 @@
-"""Where each documented call is answered: the one table of the API.
+"""Where each call is answered and who may make it: the one table of the API.
 
 | kind | leader | replica | light node |
 |---|---|---|---|
 | LOCAL | here | here | here |
 | READ | here | here, from its own agreed state | forwarded to the leader |
 | LEADER | here | forwarded to the leader | forwarded to the leader |
+
+Whose task, money or machine a call is about follows from the session alone; the ports behind the handlers see to that. So a call
+for users is for each user's own things.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from typing import Any, Final
 from google.protobuf.message_factory import GetMessageClass
 
 from hivenode.pb import hive_pb2, nodepool_pb2
+from hivenode.pool.records import UserRole
 from hivenode.runtime.ports import Standing
 
 CALL_TIMEOUT_S: Final = 30.0
 """For callers that set no deadline: several elections long, so that a failover is waited out and nothing hangs."""
 BULK_TIMEOUT_S: Final = 600.0
 """For archives and results: 4 GiB at 60 Mbit/s."""
+DEADLINE_S_MAX: Final = 3_600.0
+"""Longer waits are asked for anew, so that a forgotten call does not stay for ever."""
 PEER_SERVICE: Final = "PeerService"
 
 
@@ -42,17 +48,37 @@ class Shape(Enum):
     """One request, a stream of answers."""
 
 
+@unique
+class Access(Enum):
+    """Who may make a call."""
+
+    ANYONE = "anyone"
+    TOKEN = "token"
+    """Whoever shows a token; the port itself judges it, since its session may have ended by an earlier try of the same call."""
+    USER = "user"
+    """Whoever is logged in."""
+    ADMIN = "admin"
+    MACHINE = "machine"
+    """Whoever is on the machine whose daemon is asked: a caller on loopback, not through a peer. No token is looked at."""
+    OPERATOR = "operator"
+    """An operator or admin; and whoever is on the machine, without a token."""
+
+    @property
+    def role(self) -> UserRole | None:
+        """The role that the session's user must have; None where any will do."""
+        return {Access.ADMIN: UserRole.ADMIN, Access.OPERATOR: UserRole.OPERATOR}.get(self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How one method is treated.
 
     Args:
-        public: needs no token.
+        access: who may make the call.
         token_field: the message's own field that may carry the token instead of the metadata.
         writes: a call whose repetition must be the same call, and whose outcome can be unknown.
         barrier: the port that answers does not read linearizably by itself, so the read barrier comes before it.
         timeout_s: the deadline of a caller that set none.
-        owner: for the owner of this machine alone, that is for callers on loopback.
     """
 
     method: str
@@ -60,12 +86,11 @@ class Route:
     shape: Shape
     request: type[Any]
     response: type[Any]
-    public: bool = False
+    access: Access = Access.USER
     token_field: str = ""
     writes: bool = False
     barrier: bool = False
     timeout_s: float = CALL_TIMEOUT_S
-    owner: bool = False
 
     def answered_here(self, standing: Standing) -> bool:
         """Whether a node of this standing answers the call itself."""
@@ -79,28 +104,30 @@ class Route:
 
 
 _WRITE: Final[dict[str, Any]] = {"kind": RouteKind.LEADER, "writes": True}
+_WRITE_BY_TOKEN: Final[dict[str, Any]] = {**_WRITE, "access": Access.TOKEN}
 _ASK_LEADER: Final[dict[str, Any]] = {"kind": RouteKind.LEADER}
 _READ: Final[dict[str, Any]] = {"kind": RouteKind.READ}
+_READ_AFTER_BARRIER: Final[dict[str, Any]] = {**_READ, "barrier": True}
 _UPLOAD: Final[dict[str, Any]] = {**_WRITE, "timeout_s": BULK_TIMEOUT_S}
-_RESULT: Final[dict[str, Any]] = {**_READ, "barrier": True, "timeout_s": BULK_TIMEOUT_S}
-
-_OWNER: Final[dict[str, Any]] = {"kind": RouteKind.LOCAL, "public": True, "owner": True}
+_RESULT: Final[dict[str, Any]] = {**_READ_AFTER_BARRIER, "timeout_s": BULK_TIMEOUT_S}
+_MACHINE: Final[dict[str, Any]] = {"kind": RouteKind.LOCAL, "access": Access.MACHINE}
+_OPERATOR: Final[dict[str, Any]] = {**_READ_AFTER_BARRIER, "access": Access.OPERATOR}
 
 _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "nodepool.UserService": {
-        "Register": {**_WRITE, "public": True},
-        "Login": {**_WRITE, "public": True},
+        "Register": {**_WRITE, "access": Access.ANYONE},
+        "Login": {**_WRITE, "access": Access.ANYONE},
         "GetBalance": {**_READ, "token_field": "token"},
         "Transfer": {**_WRITE, "token_field": "token"},
-        "RefreshToken": {**_WRITE, "token_field": "old_token"},
+        "RefreshToken": {**_WRITE_BY_TOKEN, "token_field": "old_token"},
     },
     "nodepool.NodeManagerService": {
         "RegisterWorkerNode": _WRITE,
-        "HealthCheck": {**_ASK_LEADER, "public": True},
+        "HealthCheck": {**_ASK_LEADER, "access": Access.ANYONE},
         "ReportStatus": _ASK_LEADER,
         "GetNodeList": _ASK_LEADER,
         "RegisterNode": _WRITE,
-        "Heartbeat": {**_ASK_LEADER, "public": True},
+        "Heartbeat": {**_ASK_LEADER, "access": Access.ANYONE},
         "ReportNodeStatus": _ASK_LEADER,
     },
     "nodepool.MasterNodeService": {
@@ -111,8 +138,8 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "GetTaskResult": {**_RESULT, "token_field": "token"},
         "TaskCompleted": _READ,
         "StoreLogs": _READ,
-        "GetTaskLogs": {**_READ, "barrier": True, "token_field": "token"},
-        "GetAllTasks": {**_READ, "token_field": "token"},
+        "GetTaskLogs": {**_READ_AFTER_BARRIER, "token_field": "token"},
+        "GetAllTasks": {**_READ_AFTER_BARRIER, "token_field": "token"},
         "StopTask": {**_WRITE, "token_field": "token"},
         "CancelTask": {**_WRITE, "token_field": "token"},
         "ReturnTaskResult": _READ,
@@ -126,26 +153,31 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "nodepool.NodePoolService": {
         "RegisterNode": _WRITE,
         "UnregisterNode": _WRITE,
-        "RegisterUser": {**_WRITE, "public": True},
-        "LoginUser": {**_WRITE, "public": True},
+        "RegisterUser": {**_WRITE, "access": Access.ANYONE},
+        "LoginUser": {**_WRITE, "access": Access.ANYONE},
         "SubmitTask": _UPLOAD,
         "GetTaskStatus": _READ,
     },
     "hive.HiveService": {
-        "GetStatus": {"kind": RouteKind.LOCAL, "public": True},
+        "GetStatus": {"kind": RouteKind.LOCAL, "access": Access.ANYONE},
         "ListNodes": _ASK_LEADER,
-        "WhoAmI": _READ,
-        "Logout": _WRITE,
+        "WhoAmI": _READ_AFTER_BARRIER,
+        "Logout": _WRITE_BY_TOKEN,
+        "ChangePassword": _WRITE_BY_TOKEN,
+        "SetUserRole": {**_WRITE, "access": Access.ADMIN},
+        "ClaimAdmin": _WRITE,
+        "ClaimNode": _WRITE,
+        "MakeClaim": _MACHINE,
         "UploadTaskStream": _UPLOAD,
         "GetTask": _READ,
-        "ListTasks": _READ,
-        "WatchTask": {**_READ, "barrier": True},
+        "ListTasks": _READ_AFTER_BARRIER,
+        "WatchTask": {**_READ_AFTER_BARRIER, "timeout_s": DEADLINE_S_MAX},
         "DownloadResult": _RESULT,
-        "RemoveNode": _OWNER,
-        "TransferLeadership": _OWNER,
-        "LeaveHive": _OWNER,
-        "JoinHive": _OWNER,
-        "MakeSnapshot": _OWNER,
+        "RemoveNode": _OPERATOR,
+        "TransferLeadership": _OPERATOR,
+        "LeaveHive": _MACHINE,
+        "JoinHive": _MACHINE,
+        "MakeSnapshot": _MACHINE,
     },
 }
 

@@ -27,6 +27,7 @@ from hivenode.runtime.ports import (
     ClusterControl,
     HiveStatus,
     Leadership,
+    MachineOwner,
     PeerHost,
     Registry,
     TaskRunner,
@@ -64,6 +65,7 @@ class ServedPorts:
 
     identity: Identity
     accounts: Accounts
+    machine_owner: MachineOwner
     registry: Registry
     tasks: Tasks
     status: HiveStatus
@@ -94,7 +96,7 @@ class ApiServer:
         self._admits = ports.admits
         self._router = Router(
             handlers={
-                **UserHandlers(ports.accounts, ports.user_of).table(),
+                **UserHandlers(ports.accounts, ports.machine_owner, ports.user_of).table(),
                 **NodeHandlers(ports.registry, ports.status).table(),
                 **TaskHandlers(ports.tasks).table(),
                 **ClusterHandlers(ports.cluster).table(),

@@ -19,7 +19,7 @@ import structlog
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError, Outcome, ensure
 from hivenode.pool.records import SessionRecord
-from hivenode.runtime.ports import Caller
+from hivenode.runtime.ports import Caller, Standing
 from hivenode.transport.metadata import (
     AUTHORIZATION,
     HIVE_ID,
@@ -32,7 +32,7 @@ from hivenode.transport.metadata import (
     PEER_TICKET,
     TOKEN_CHARACTERS_MAX,
 )
-from hivenode.transport.routing import Route
+from hivenode.transport.routing import DEADLINE_S_MAX, Access, Route
 from hivenode.transport.statuses import (
     DeadlinePassedError,
     MalformedError,
@@ -43,8 +43,6 @@ from hivenode.transport.statuses import (
 
 _log = structlog.get_logger(__name__)
 
-DEADLINE_S_MAX: Final = 3_600.0
-"""Longer waits are asked for anew, so that a forgotten call does not stay for ever."""
 ANSWER_MARGIN_S: Final = 0.1
 """Taken off the caller's deadline (a tenth of it at most), so that the reason of a late answer still arrives."""
 _BEARER: Final = "Bearer "
@@ -65,6 +63,7 @@ class Call:
         token: from the metadata, or from the message where it has a field for it; empty when there is none.
         hops: how many peers have forwarded it.
         deadline: on the loop's clock, in seconds.
+        on_machine: the caller is on this machine, and no peer brought the call.
         proven: the standing session, set before a handler runs that needs one.
     """
 
@@ -73,7 +72,18 @@ class Call:
     token: str
     hops: int
     deadline: float
+    on_machine: bool
     proven: SessionRecord | None = None
+
+    @property
+    def by_owner(self) -> bool:
+        """Whether the call counts as one of the owner of this machine, who needs no token for it."""
+        access = self.route.access
+        return self.on_machine and (access is Access.MACHINE or (access is Access.OPERATOR and not self.token))
+
+    def answered_here(self, standing: Standing) -> bool:
+        """Whether this node answers the call itself."""
+        return self.by_owner or self.route.answered_here(standing)
 
     @property
     def session(self) -> SessionRecord:
@@ -112,7 +122,8 @@ def open_call(route: Route, context: Context, check_peer: PeerCheck) -> Call:
     if len(key) > IDEMPOTENCY_KEY_CHARACTERS_MAX:
         raise MalformedError(f"{IDEMPOTENCY_KEY} may have {IDEMPOTENCY_KEY_CHARACTERS_MAX} characters at most")
     ticket = _text(carried, PEER_TICKET)
-    if route.owner and (ticket or not _is_loopback(context.peer())):
+    on_machine = not ticket and _is_loopback(context.peer())
+    if route.access is Access.MACHINE and not on_machine:
         raise HiveError(Code.PERMISSION_DENIED, "only from the machine itself whose daemon is asked: log in there")
     origin, hops = "", 0
     if ticket:
@@ -138,6 +149,7 @@ def open_call(route: Route, context: Context, check_peer: PeerCheck) -> Call:
         token=_bearer(_text(carried, AUTHORIZATION)),
         hops=hops,
         deadline=asyncio.get_running_loop().time() + deadline_s,
+        on_machine=on_machine,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from hivenode.encoding.claim import ClaimPurpose
 from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
-from hivenode.pool.records import UserName, UserRecord
-from hivenode.runtime.ports import Accounts
+from hivenode.pool.records import UserName, UserRecord, UserRole
+from hivenode.runtime.ports import Accounts, MachineOwner
 from hivenode.transport import bounds
 from hivenode.transport.interceptors.calls import Call
 from hivenode.transport.services.handlers import Handler
@@ -20,8 +21,11 @@ WRONG_LOGIN: Final = "wrong user name or password"
 class UserHandlers:
     """Args: user_of: the user of a name in this node's own state."""
 
-    def __init__(self, accounts: Accounts, user_of: Callable[[UserName], UserRecord | None]) -> None:
+    def __init__(
+        self, accounts: Accounts, owner: MachineOwner, user_of: Callable[[UserName], UserRecord | None]
+    ) -> None:
         self._accounts = accounts
+        self._owner = owner
         self._user_of = user_of
 
     def table(self) -> dict[str, Handler]:
@@ -36,6 +40,11 @@ class UserHandlers:
             pool + "LoginUser": self.login,
             hive + "WhoAmI": self.who_am_i,
             hive + "Logout": self.logout,
+            hive + "ChangePassword": self.change_password,
+            hive + "SetUserRole": self.set_role,
+            hive + "ClaimAdmin": self.claim_admin,
+            hive + "ClaimNode": self.claim_node,
+            hive + "MakeClaim": self.make_claim,
         }
 
     async def _register(self, request: Any, call: Call) -> str:
@@ -93,5 +102,28 @@ class UserHandlers:
         )
 
     async def logout(self, request: Any, call: Call) -> Any:
-        await self._accounts.logout(call.session, call.caller)
+        await self._accounts.logout(call.token, call.caller)
         return hive_pb2.LogoutResponse()
+
+    async def change_password(self, request: Any, call: Call) -> Any:
+        old, new = request.old_password, request.new_password
+        token = await self._accounts.change_password(call.token, old, new, call.caller)
+        return hive_pb2.ChangePasswordResponse(token=token)
+
+    async def set_role(self, request: Any, call: Call) -> Any:
+        role = bounds.choice("user_role", UserRole, request.user_role)
+        name = await self._accounts.set_role(call.session, request.username, role, call.caller)
+        return hive_pb2.SetUserRoleResponse(username=name, user_role=role.value)
+
+    async def claim_admin(self, request: Any, call: Call) -> Any:
+        name = await self._accounts.claim_admin(call.session, request.claim, call.caller)
+        return hive_pb2.ClaimAdminResponse(username=name)
+
+    async def claim_node(self, request: Any, call: Call) -> Any:
+        node_id, earned = await self._accounts.claim_node(call.session, request.claim, call.caller)
+        return hive_pb2.ClaimNodeResponse(node_id=node_id, cpt_received=earned)
+
+    async def make_claim(self, request: Any, call: Call) -> Any:
+        purpose = bounds.choice("purpose", ClaimPurpose, request.purpose)
+        claim = await self._owner.redeem(request.code, purpose, request.username)
+        return hive_pb2.MakeClaimResponse(claim=claim)

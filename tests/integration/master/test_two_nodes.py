@@ -61,7 +61,7 @@ async def test_a_follower_serves_everything_of_a_task_that_the_leader_took(hive:
         assert (await rooms.result(who, "t", call())).path.read_bytes() == b"zip"
     assert await follower.balance(there, "", call()) == GRANT - 1
 
-    await leader.logout(session, call())
+    await leader.logout(token, call())
     replica.catch_up()
     with pytest.raises(HiveError) as caught:
         await follower.authenticate(token)

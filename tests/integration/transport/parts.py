@@ -15,6 +15,7 @@ from pathlib import Path
 import nacl.signing
 
 from hivenode.consensus import Message
+from hivenode.encoding.claim import ClaimPurpose
 from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.identity import Identity
@@ -114,6 +115,7 @@ class World:
 
     def __init__(self) -> None:
         self.users: dict[str, str] = {}
+        self.roles: dict[str, UserRole] = {}
         self.sessions: dict[str, SessionRecord] = {}
         self.balances: dict[str, int] = {}
         self.tasks: dict[str, TaskRecord] = {}
@@ -188,8 +190,43 @@ class Ports:
         del self.world.sessions[token]
         return await self.login(session.username, self.world.users[session.username], caller)
 
-    async def logout(self, session: SessionRecord, caller: Caller) -> None:
-        del self.world.sessions[session.session_id]
+    async def logout(self, token: str, caller: Caller) -> None:
+        del self.world.sessions[(await self.authenticate(token)).session_id]
+
+    async def change_password(self, token: str, old: str, new: str, caller: Caller) -> str:
+        session = await self.authenticate(token)
+        if self.world.users[session.username] != old:
+            raise HiveError(Code.INVALID_PASSWORD, "wrong password")
+        self.world.users[session.username] = new
+        self.world.sessions = {
+            token: kept for token, kept in self.world.sessions.items() if kept.username != session.username
+        }
+        return await self.login(session.username, new, caller)
+
+    def role_of(self, session: SessionRecord) -> UserRole:
+        return self.world.roles.get(session.username, UserRole.USER)
+
+    async def set_role(self, session: SessionRecord, username: str, role: UserRole, caller: Caller) -> str:
+        self.world.roles[username] = role
+        return username
+
+    async def claim_admin(self, session: SessionRecord, claim: bytes, caller: Caller) -> str:
+        if claim != b"admin claim":
+            raise HiveError(Code.PERMISSION_DENIED, "no claim")
+        self.world.roles[session.username] = UserRole.ADMIN
+        return session.username
+
+    async def claim_node(self, session: SessionRecord, claim: bytes, caller: Caller) -> tuple[str, int]:
+        if claim != b"node claim":
+            raise HiveError(Code.PERMISSION_DENIED, "no claim")
+        return "worker-001", 3
+
+    # MachineOwner
+
+    async def redeem(self, code: str, purpose: ClaimPurpose, username: str) -> bytes:
+        if code != "code":
+            raise HiveError(Code.PERMISSION_DENIED, "no code")
+        return f"{purpose.value} claim".encode()
 
     async def authenticate(self, token: str) -> SessionRecord:
         session = self.world.sessions.get(token)
@@ -566,6 +603,7 @@ class Node:
         return ServedPorts(
             identity=self.identity,
             accounts=ports,
+            machine_owner=ports,
             registry=ports,
             tasks=ports,
             status=ports,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import statistics
-import time
+import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import nacl.signing
 import pytest
+from nacl.pwhash import argon2id
 
 from hivenode.config import Config, load_config
+from hivenode.encoding.claim import ClaimPurpose
 from hivenode.encoding.node_record import Role
 from hivenode.errors import Code, HiveError
 from hivenode.identity import Identity
 from hivenode.pool import invariants, queries
-from hivenode.pool.commands import CloseSession, OpenSession, RegisterUser
-from hivenode.pool.records import NodeRights
+from hivenode.pool.commands import CloseSession, LogIn, OpenSession, RefreshSession, RegisterUser, RemoveNode
+from hivenode.pool.records import NodeRights, UserRole
 from hivenode.runtime.accounts import HiveAccounts
+from hivenode.runtime.claim_code import CODE_FILE, ClaimCode
 from hivenode.runtime.passwords import PasswordHashing
 from hivenode.runtime.ports import Caller
 from hivenode.runtime.tokens import TokenSigner
@@ -118,21 +121,26 @@ async def test_wrong_password_and_unknown_user_are_one_refusal(accounts: HiveAcc
     assert len(messages) == 1
 
 
-async def test_an_unknown_user_costs_the_time_of_a_wrong_password() -> None:
-    passwords = PasswordHashing()
-    known = await passwords.hash("secret", 10)
+async def test_an_unknown_user_costs_the_work_of_a_wrong_password(
+    accounts: HiveAccounts, hive: LocalAgreement, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One verification of an Argon2id hash with the same cost, and the same questions to the hive."""
+    verified: list[tuple[str, bytes]] = []
+    verify = argon2id.verify
 
-    async def time_of(password_hash: str | None) -> float:
-        times: list[float] = []
-        for _ in range(5):
-            begin = time.process_time()
-            assert not await passwords.matches("wrong", password_hash, 10)
-            times.append(time.process_time() - begin)
-        return statistics.median(times)
+    def note(password_hash: bytes, password: bytes) -> bool:
+        verified.append((password_hash.decode().rpartition("$")[0].rpartition("$")[0], password))
+        return bool(verify(password_hash, password))
 
-    assert 0.5 < await time_of(None) / await time_of(known) < 2
-    assert await passwords.matches("secret", known, 10)
-    await passwords.aclose()
+    monkeypatch.setattr(argon2id, "verify", note)
+    work: list[object] = []
+    for name in ("ann", "nobody"):
+        verified.clear()
+        barriers, proposals = hive.barriers, len(hive.proposals)
+        assert await code_of(accounts.login(name, "wrong", call())) is Code.INVALID_PASSWORD
+        work.append((list(verified), hive.barriers - barriers, len(hive.proposals) - proposals))
+    assert work[0] == work[1]
+    assert work[0] == ([("$argon2id$v=19$m=32768,t=2,p=1", b"wrong")], 1, 0)
 
 
 async def test_a_long_line_before_the_hashing_is_refused_at_once() -> None:
@@ -141,6 +149,32 @@ async def test_a_long_line_before_the_hashing_is_refused_at_once() -> None:
     refusals = [done for done in await asyncio.gather(*calls, return_exceptions=True) if isinstance(done, HiveError)]
     assert len(refusals) >= 16
     assert {refusal.code for refusal in refusals} == {Code.OVERLOADED}
+    await passwords.aclose()
+
+
+async def test_passwords_are_hashed_off_the_loop_by_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many log in, at most two hashes are made at a time, and none on the event loop's thread."""
+    at_work, most, threads = 0, 0, set[int]()
+    verify, lock = argon2id.verify, threading.Lock()
+
+    def note(password_hash: bytes, password: bytes) -> bool:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+            threads.add(threading.get_ident())
+        try:
+            return bool(verify(password_hash, password))
+        finally:
+            with lock:
+                at_work -= 1
+
+    monkeypatch.setattr(argon2id, "verify", note)
+    passwords = PasswordHashing()
+    known = await passwords.hash("secret", 10)
+    assert all(await asyncio.gather(*(passwords.matches("secret", known, 60) for _ in range(20))))
+    assert 1 <= most <= 2
+    assert threading.get_ident() not in threads
     await passwords.aclose()
 
 
@@ -153,9 +187,33 @@ async def test_registrations_and_logins_are_limited_by_address(hive: LocalAgreem
     await accounts.login("ann", "secret", call())
     await accounts.login("ann", "secret", call())
     assert await code_of(accounts.login("bob", "secret", call())) is Code.RATE_LIMITED
-    assert await code_of(accounts.login("ANN", "secret", call(origin="ip:10.0.0.3"))) is Code.RATE_LIMITED
+    await accounts.login("ann", "secret", call(origin="ip:10.0.0.3"))
     hive.clock_ms += 60_000
     await accounts.login("ann", "secret", call())
+    await accounts.aclose()
+
+
+@pytest.mark.parametrize("name", ["ann", "nobody"])
+async def test_wrong_passwords_of_one_account_are_limited_from_all_addresses_together(
+    hive: LocalAgreement, tmp_path: Path, name: str
+) -> None:
+    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
+    await accounts.register("ann", "secret", "", call())
+    for number in range(4):
+        await accounts.login("Ann", "secret", call(origin=f"ip:10.0.1.{number}"))  # right ones are not counted
+    tries = [await code_of(accounts.login(name, "wrong", call(origin=f"ip:10.0.0.{n}"))) for n in range(3)]
+    assert tries == [Code.INVALID_PASSWORD, Code.INVALID_PASSWORD, Code.RATE_LIMITED]
+    assert await code_of(accounts.login(name, "secret", call(origin="ip:10.0.0.9"))) is Code.RATE_LIMITED
+    hive.clock_ms += 60_000
+    assert await code_of(accounts.login(name, "wrong", call())) is Code.INVALID_PASSWORD
+    await accounts.aclose()
+
+
+async def test_many_tries_at_once_are_no_way_round_the_limit(hive: LocalAgreement, tmp_path: Path) -> None:
+    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
+    await accounts.register("ann", "secret", "", call())
+    tries = await asyncio.gather(*(code_of(accounts.login("ann", f"wrong {n}", call())) for n in range(6)))
+    assert sorted(tries) == sorted([Code.INVALID_PASSWORD] * 2 + [Code.RATE_LIMITED] * 4)
     await accounts.aclose()
 
 
@@ -166,9 +224,8 @@ async def test_a_repeated_login_is_the_same_session(accounts: HiveAccounts, toke
 
 
 async def test_logout_ends_a_token_everywhere(hive: LocalAgreement, accounts: HiveAccounts, token: str) -> None:
-    session = await accounts.authenticate(token)
-    await accounts.logout(session, call())
-    await accounts.logout(session, call())
+    await accounts.logout(token, call())
+    await accounts.logout(token, call())
     assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
 
 
@@ -204,6 +261,72 @@ async def test_a_refresh_of_unknown_outcome_can_be_repeated(
     assert await code_of(accounts.authenticate(token)) is Code.INVALID_SESSION
 
 
+async def test_a_changed_password_ends_all_sessions_but_the_new_one(accounts: HiveAccounts, token: str) -> None:
+    elsewhere = await accounts.login("ann", "secret", call())
+    new = await accounts.change_password(token, "secret", "better secret", call("k"))
+    assert (await accounts.authenticate(new)).username == "Ann"
+    for old in (token, elsewhere):
+        assert await code_of(accounts.authenticate(old)) is Code.INVALID_SESSION
+    assert await code_of(accounts.login("ann", "secret", call())) is Code.INVALID_PASSWORD
+    await accounts.login("ann", "better secret", call())
+
+
+async def test_a_changed_password_can_be_asked_for_again_but_by_nobody_else(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    hive.fail_next = HiveError(Code.OUTCOME_UNKNOWN, "perhaps")
+    assert await code_of(accounts.change_password(token, "secret", "better", call("k"))) is Code.OUTCOME_UNKNOWN
+    new = await accounts.change_password(token, "secret", "better", call("k"))
+    assert (await accounts.authenticate(new)).username == "Ann"
+    # Who has the old token alone, and guesses the key, gets nothing.
+    assert await code_of(accounts.change_password(token, "secret", "worse", call("k"))) is Code.INVALID_PASSWORD
+    assert await code_of(accounts.change_password(token, "secret", "worse", call("j"))) is Code.INVALID_SESSION
+
+
+async def test_a_password_is_not_changed_without_the_old_one(accounts: HiveAccounts, token: str) -> None:
+    assert await code_of(accounts.change_password(token, "wrong", "better", call())) is Code.INVALID_PASSWORD
+    assert await code_of(accounts.change_password(token, "secret", "", call())) is Code.INVALID_ARGUMENT
+    await accounts.login("ann", "secret", call())
+
+
+async def test_a_login_with_the_old_password_that_comes_late_opens_nothing(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    """The password is changed after it was checked and before the session is agreed on."""
+    user = queries.user(hive.view(), "ann")
+    assert user is not None
+    await accounts.change_password(token, "secret", "better", call())
+    late = LogIn(session_id="late", username="ann", checked_hash=user.password_hash, lifetime_ms=DAY_MS)
+    assert (await hive.propose(late, deadline_s=1)).code == Code.INVALID_PASSWORD
+
+
+async def test_a_refresh_that_comes_after_the_logout_opens_nothing(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str
+) -> None:
+    session = await accounts.authenticate(token)
+    await accounts.logout(token, call())
+    late = RefreshSession(session_id=session.session_id, new_session_id="late", lifetime_ms=DAY_MS)
+    assert (await hive.propose(late, deadline_s=1)).code == Code.INVALID_SESSION
+
+
+async def test_a_claim_makes_an_admin_who_gives_roles(
+    hive: LocalAgreement, accounts: HiveAccounts, token: str, tmp_path: Path
+) -> None:
+    await accounts.register("bob", "secret", "", call())
+    session = await accounts.authenticate(token)
+    assert accounts.role_of(session) is UserRole.USER
+    assert await code_of(accounts.set_role(session, "bob", UserRole.OPERATOR, call())) is Code.PERMISSION_DENIED
+    code = ClaimCode(tmp_path, LEADER, hive.hive_id, hive.now_ms)
+    await code.renew()
+    claim = await code.redeem((tmp_path / CODE_FILE).read_text().strip(), ClaimPurpose.ADMIN, "ann")
+    assert await accounts.claim_admin(session, claim, call("k")) == "Ann"
+    assert await accounts.claim_admin(session, claim, call("k")) == "Ann"
+    assert await code_of(accounts.claim_admin(session, claim, call("j"))) is Code.PERMISSION_DENIED
+    assert accounts.role_of(session) is UserRole.ADMIN
+    assert await accounts.set_role(session, "BOB", UserRole.OPERATOR, call()) == "bob"
+    assert await accounts.balance(session, "bob", call()) == GRANT
+
+
 async def test_only_the_key_of_a_node_with_voter_right_makes_tokens(
     hive: LocalAgreement, accounts: HiveAccounts, token: str
 ) -> None:
@@ -211,6 +334,11 @@ async def test_only_the_key_of_a_node_with_voter_right_makes_tokens(
     forged = TokenSigner(STRANGER).sign(session, HIVE_ID)
     assert await code_of(accounts.authenticate(forged)) is Code.INVALID_SESSION
     hive.admit(STRANGER, NodeRights.WORKER, node_record(STRANGER, role=Role.WORKER))
+    assert await code_of(accounts.authenticate(forged)) is Code.INVALID_SESSION
+    hive.run(RemoveNode(node_id=STRANGER.node_id, reason=""))
+    hive.admit(STRANGER, NodeRights.VOTER, replace(node_record(STRANGER), incarnation="another"))
+    assert await accounts.authenticate(forged) == session
+    hive.run(RemoveNode(node_id=STRANGER.node_id, reason="revoked"))
     assert await code_of(accounts.authenticate(forged)) is Code.INVALID_SESSION
     assert await accounts.authenticate(token) == session
 
@@ -260,7 +388,7 @@ async def test_what_a_transfer_cannot_be_is_refused(accounts: HiveAccounts, toke
     assert await code_of(accounts.transfer(session, "ann", 0, call())) is Code.INVALID_AMOUNT
     await accounts.register("bob", "secret", "", call())
     assert await code_of(accounts.transfer(session, "bob", GRANT + 1, call())) is Code.INSUFFICIENT_BALANCE
-    await accounts.logout(session, call())
+    await accounts.logout(token, call())
     assert await code_of(accounts.transfer(session, "bob", 1, call())) is Code.INVALID_SESSION
 
 

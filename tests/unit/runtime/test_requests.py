@@ -6,7 +6,7 @@ import pytest
 
 from hivenode.runtime.ports import Caller
 from hivenode.runtime.requests import KEEP_MS, keep_ms
-from hivenode.transport.interceptors.calls import DEADLINE_S_MAX
+from hivenode.transport.routing import DEADLINE_S_MAX
 
 
 @pytest.mark.parametrize("deadline_s", [1.0, 30.0, 119.0, 600.0, DEADLINE_S_MAX])
