@@ -35,7 +35,7 @@ from hivenode.discovery.finder import Candidate, join_host_port
 from hivenode.discovery.interfaces import lan_addresses, watch
 from hivenode.discovery.mdns import Announcement, MdnsFinder
 from hivenode.errors import Code, HiveError
-from hivenode.identity import KEY_FILE, Identity, load_identity
+from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate, load_identity
 from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
 from hivenode.pool.records import NodeKind, TaskRecord, TaskState, UserName, UserRecord
@@ -183,8 +183,11 @@ class Daemon:
     """One life of the daemon, from fresh or resumed to its end. `wants_restart` says that another life shall follow, and
     `keeps_hive` that what this one had of its hive is set aside first."""
 
-    def __init__(self, config: Config, folder: DataDirectory, identity: Identity, errand: Errand) -> None:
+    def __init__(
+        self, config: Config, folder: DataDirectory, identity: Identity, certificate: Certificate, errand: Errand
+    ) -> None:
         self._config = config
+        self._certificate = certificate
         self._errand = errand
         self._folder = folder
         self.wants_restart = False
@@ -225,6 +228,7 @@ class Daemon:
         self._local = LocalNode(
             config=self._config,
             identity=identity,
+            certificate_sha256=self._certificate.sha256,
             log=self._log_store,
             state=self._state_store,
             snapshots=snapshots,
@@ -309,6 +313,7 @@ class Daemon:
         )
         return ServedPorts(
             identity=identity,
+            certificate=self._certificate,
             accounts=self._accounts,
             machine_owner=self._claim_code,
             registry=registry,
@@ -547,14 +552,14 @@ def _set_up_logging(config: Config) -> None:
     )
 
 
-async def _lives(config: Config, folder: DataDirectory, identity: Identity) -> ExitCode:
+async def _lives(config: Config, folder: DataDirectory, identity: Identity, certificate: Certificate) -> ExitCode:
     while True:
         errand = Errand(folder.path)
         if not errand.is_set_aside:
             if (backup := folder.set_hive_aside()) is not None:
                 _log.warning("what this node had of its hive is kept", folder=str(backup))
             errand.set_aside()
-        daemon = Daemon(config, folder, identity, errand)
+        daemon = Daemon(config, folder, identity, certificate, errand)
         try:
             await daemon.start()
             code = await daemon.wait()
@@ -582,6 +587,7 @@ def run(config: Config) -> int:
             # A node without its log is a new member, and state that is ahead of its log would break it.
             _log.warning("the log is gone: this node begins anew; what is left is kept", folder=str(backup))
         identity = load_identity(folder.path)
+        certificate = load_certificate(folder.path)
     except HiveError as error:
         sys.stderr.write(f"hivenode: {error.message}\n")
         return ExitCode.USAGE
@@ -592,7 +598,7 @@ def run(config: Config) -> int:
 
             loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(_lives(config, folder, identity))
+            return runner.run(_lives(config, folder, identity, certificate))
     except HiveError as error:
         sys.stderr.write(f"hivenode: {error.message}\n")
         return ExitCode.USAGE

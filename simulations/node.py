@@ -410,6 +410,7 @@ class Node:
             sequence=self.incarnations * 1_000_000 + self.boots,
             expires_ms=NEVER_EXPIRES_MS,
             version="0.1.0",
+            certificate_sha256=bytes(32),
         )
         return sign_record(record, lambda message: signature_of(self.public_key, message))
 

@@ -11,6 +11,7 @@ import click
 
 from hivenode.cli.cluster import cluster
 from hivenode.cli.failures import Exit, exit_of, tell
+from hivenode.cli.identity import identity
 from hivenode.cli.ledger import ledger
 from hivenode.cli.node import node
 from hivenode.cli.settings import shared_options
@@ -76,5 +77,5 @@ def cli() -> None:
     """One daemon, the same on every machine, that turns a set of machines into a compute hive."""
 
 
-for command in (start, status, node, user, task, ledger, cluster):
+for command in (start, status, node, user, task, ledger, cluster, identity):
     cli.add_command(command)

@@ -5,16 +5,15 @@ A token is good at every peer of its hive, so it is kept by hive id and not by a
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
+from hivenode.cli import private_files
 from hivenode.errors import Code, HiveError
 
 _FILE: Final = "logins.json"
+_FIELD: Final = "hives"
 _HIVES_MAX: Final = 64
 """More hives than anyone uses; the one that expires first makes room."""
 
@@ -26,16 +25,6 @@ class Login:
     username: str
     token: str = field(repr=False)
     expires_ms: int
-
-
-def config_dir() -> Path:
-    """Where the file is: HIVENODE_CONFIG_DIR, else the platform's place for user configuration."""
-    told = os.environ.get("HIVENODE_CONFIG_DIR")
-    if told:
-        return Path(told)
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("hivenode", appauthor=False))
 
 
 def remember(hive_id: str, login: Login) -> None:
@@ -78,12 +67,7 @@ def require(hive_id: str, peer: str) -> Login:
 
 
 def _read() -> dict[str, Login]:
-    try:
-        document = json.loads((config_dir() / _FILE).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    entries = document.get("hives") if isinstance(document, dict) else None
-    return {hive: _login(entry) for hive, entry in entries.items()} if isinstance(entries, dict) else {}
+    return {hive: _login(entry) for hive, entry in private_files.read(_FILE, _FIELD).items()}
 
 
 def _login(entry: Any) -> Login:
@@ -97,16 +81,8 @@ def _login(entry: Any) -> Login:
 
 
 def _write(logins: dict[str, Login]) -> None:
-    """Replaces the file in one step; nobody else can read it at any moment."""
-    folder = config_dir()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     entries = {
         hive: {"username": login.username, "token": login.token, "expires_ms": login.expires_ms}
         for hive, login in logins.items()
     }
-    temporary = folder / f"{_FILE}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump({"hives": entries}, file, indent=1)
-    temporary.replace(folder / _FILE)
+    private_files.write(_FILE, _FIELD, entries)

@@ -183,13 +183,20 @@ class Peer:
 
 
 def connect(settings: Settings) -> Peer:
-    """Dials the daemon that the settings name and asks who it is.
+    """Dials the daemon that the settings name, one of another machine by TLS, and asks how it is.
 
     Raises:
-        HiveError: NODE_OFFLINE at once when nothing answers there.
+        HiveError: NODE_OFFLINE at once when nothing answers there; PEER_REJECTED when another node does than should.
     """
-    address = find_peer(settings)
-    channel = grpc.insecure_channel(address, options=_OPTIONS)
+    target = find_peer(settings)
+    address = target.address
+    if target.is_remote:
+        # Only here, since it takes as long to import as a whole command on loopback takes.
+        from hivenode.cli.remote import open_remote
+
+        channel = open_remote(settings, target, _OPTIONS, CONNECT_DEADLINE_S)
+    else:
+        channel = grpc.insecure_channel(address, options=_OPTIONS)
     handle = channel.unary_unary(
         f"{HIVE}GetStatus",
         request_serializer=hive_pb2.GetStatusRequest.SerializeToString,

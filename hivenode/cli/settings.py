@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from hivenode.encoding.node_record import NODE_ID_CHARACTERS
 from hivenode.errors import Code, HiveError
 
 DEFAULT_PEER: Final = "127.0.0.1:50051"
@@ -34,6 +36,24 @@ class Settings:
     peer: str | None = None
     json: bool = False
     data_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A daemon to dial: `host:port`, and the id of the node that must answer there, empty when it was not said."""
+
+    address: str
+    node_id: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the way goes over the peer port, in TLS: loopback without an id means the plain-text API."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = host == "localhost"
+        return bool(self.node_id) or not loopback
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -62,10 +82,10 @@ def shared_options(command: Command) -> Command:
         ),
         click.option(
             "--peer",
-            metavar="HOST:PORT",
+            metavar="[ID@]HOST:PORT",
             expose_value=False,
             callback=_remember,
-            help=f"Daemon to talk to instead of this machine's own ({DEFAULT_PEER}).",
+            help=f"Daemon to talk to instead of this machine's own ({DEFAULT_PEER}); ID is the node that must answer.",
         ),
     ):
         command = option(command)
@@ -81,8 +101,8 @@ def data_folder(settings: Settings) -> Path:
     return settings.data_dir or _environment_folder() or _default_folder()
 
 
-def find_peer(settings: Settings) -> str:
-    """The address to dial: --peer, HIVENODE_PEER, the daemon of the data directory, else the default.
+def find_peer(settings: Settings) -> Target:
+    """The daemon to dial: --peer, HIVENODE_PEER, the daemon of the data directory, else the default.
 
     A data directory that was named means its daemon and no other, so nothing else is tried then.
 
@@ -127,8 +147,17 @@ def _daemon_address(folder: Path) -> str | None:
     return address if isinstance(address, str) and address else None
 
 
-def _checked(address: str) -> str:
+def own_daemon(settings: Settings) -> str | None:
+    """The plain-text API of this machine's own daemon; None when none runs."""
+    address = _daemon_address(data_folder(settings))
+    return _checked(address).address if address is not None else None
+
+
+def _checked(text: str) -> Target:
+    node_id, _, address = text.rpartition("@")
+    if node_id and (len(node_id) != NODE_ID_CHARACTERS or not node_id.isalnum() or not node_id.isascii()):
+        raise click.UsageError(f"{node_id!r} is no node id: `hivenode identity show` on that machine tells it")
     host, separator, port = address.rpartition(":")
     if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise click.UsageError(f"{address!r} is no address: write host:port, as 192.168.1.20:50052")
-    return f"{_ANY_HOST.get(host, host)}:{port}"
+    return Target(address=f"{_ANY_HOST.get(host, host)}:{port}", node_id=node_id)

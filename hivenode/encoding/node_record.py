@@ -7,6 +7,7 @@ expired, and a newer `sequence` replaces an older one.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from enum import Enum, unique
 from typing import Final, NewType, TypeAlias
 
 from hivenode.encoding.canonical import DecodeError, encode
-from hivenode.encoding.records import Record, decode_record, encode_record
+from hivenode.encoding.records import Record, RecordFamily, encode_record
 
 NodeId = NewType("NodeId", str)
 """26 characters of base32: 130 bits of the hash of the node's public key."""
 
 NODE_ID_CHARACTERS: Final = 26
+FINGERPRINT_BYTES: Final = 32
+"""SHA-256 of a certificate."""
 RECORD_DOMAIN: Final = b"hivenode node record v1\0"
 """Goes before the signed bytes, so that a signature over a record can never be one over something else."""
 
@@ -71,7 +74,29 @@ class Capabilities(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord(Record):
-    """A node's own statement. `addresses` are `host:port` of its peer port, best first; `incarnation` names its log."""
+    """A node's own statement. `addresses` are `host:port` of its peer port, best first; `incarnation` names its log.
+
+    `certificate_sha256` is the hash of the certificate (DER) that the peer port shows: 32 bytes, or none in a record of
+    version 1, which speaks for no certificate.
+    """
+
+    KIND = 1
+    VERSION = 2
+    node_id: NodeId
+    public_key: bytes
+    incarnation: str
+    role: Role
+    addresses: tuple[str, ...]
+    capabilities: Capabilities
+    sequence: int
+    expires_ms: int
+    version: str
+    certificate_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecordV1(Record):
+    """What nodes said before the peer port spoke TLS; logs of that time still hold it."""
 
     KIND = 1
     node_id: NodeId
@@ -83,6 +108,9 @@ class NodeRecord(Record):
     sequence: int
     expires_ms: int
     version: str
+
+
+_RECORDS: Final = RecordFamily(NodeRecord, NodeRecordV1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +140,12 @@ def open_record(signed: SignedNodeRecord, verify: Verify) -> NodeRecord:
     Raises:
         DecodeError: not a record, an id that is not the key's, or a signature that does not hold.
     """
-    record = decode_record(NodeRecord, signed.record)
+    record = _RECORDS.decode(signed.record)
+    if isinstance(record, NodeRecordV1):
+        fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        record = NodeRecord(**fields, certificate_sha256=b"")
+    if not isinstance(record, NodeRecord) or len(record.certificate_sha256) not in (0, FINGERPRINT_BYTES):
+        raise DecodeError("this is no node record")
     if node_id_of(record.public_key) != record.node_id:
         raise DecodeError("the node id does not belong to the public key")
     if not verify(record.public_key, RECORD_DOMAIN + signed.record, signed.signature):
@@ -120,6 +153,11 @@ def open_record(signed: SignedNodeRecord, verify: Verify) -> NodeRecord:
     return record
 
 
-def handshake_message(*, nonce: bytes, signer: NodeId, other: NodeId, hive_id: str, purpose: str) -> bytes:
-    """What a node signs to prove who it is to one other node, once, in one hive (empty `hive_id`: none yet)."""
-    return b"hivenode handshake v1\0" + encode([purpose, nonce, signer, other, hive_id])
+def handshake_message(
+    *, nonce: bytes, signer: NodeId, other: NodeId, hive_id: str, certificate_sha256: bytes, purpose: str
+) -> bytes:
+    """What a node signs to prove who it is to one other node, once, in one hive (empty `hive_id`: none yet).
+
+    `certificate_sha256` is of the callee's certificate, on either side: who stands between two nodes has another one.
+    """
+    return b"hivenode handshake v2\0" + encode([purpose, nonce, signer, other, hive_id, certificate_sha256])

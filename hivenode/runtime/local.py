@@ -54,6 +54,7 @@ class LocalNode:
     """See the module.
 
     Args:
+        certificate_sha256: of what the peer port shows.
         spawn: starts a coroutine that the daemon supervises; its failure stops the daemon.
         capabilities: what this machine offers to tasks, as measured by now.
         shortage: why new work cannot be written safely, or empty.
@@ -64,6 +65,7 @@ class LocalNode:
         *,
         config: Config,
         identity: Identity,
+        certificate_sha256: bytes,
         log: LogStorage,
         state: StateStorage,
         snapshots: SnapshotStorage,
@@ -79,6 +81,7 @@ class LocalNode:
     ) -> None:
         self.config: Final = config
         self.identity: Final = identity
+        self._certificate_sha256 = certificate_sha256
         self.node_id: Final = identity.node_id
         self.member_id: Final = member_id_of(identity.node_id, log.incarnation)
         self.version: Final = version
@@ -138,6 +141,7 @@ class LocalNode:
             sequence=now,
             expires_ms=now + RECORD_LIFETIME_MS,
             version=self.version,
+            certificate_sha256=self._certificate_sha256,
         )
         return record, self.identity.sign_record(record)
 

@@ -133,7 +133,6 @@ class NodeStatus:
         for name, used, size in self._sizes():
             if used * 100 >= size * MAP_ALARM_PERCENT:
                 found.append(f"the {name} database has used {used * 100 // size} % of its map")
-        found.append("peers speak plain text: everybody on this network can read and forge what they say")
         return tuple(found)
 
     @staticmethod

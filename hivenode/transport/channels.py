@@ -6,6 +6,8 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from hivenode.transport.tls import channel_options
+
 MESSAGE_BYTES_MAX: Final = 104 << 20
 """The documented 100 MB of a task archive or result, with slack for the fields beside it."""
 CHUNK_BYTES: Final = 1 << 20
@@ -54,6 +56,7 @@ SERVER_OPTIONS: Final[_Options] = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to a peer port, connected by its first call."""
-    return grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+def open_channel(address: str, der: bytes) -> grpc.aio.Channel:
+    """A channel to a peer port that shows exactly this certificate (DER), connected by its first call."""
+    credentials, pinned = channel_options(der)
+    return grpc.aio.secure_channel(address, credentials, options=(*CLIENT_OPTIONS, *pinned))

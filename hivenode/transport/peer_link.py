@@ -1,8 +1,9 @@
 """One peer as the calling side sees it: its addresses, and at most one proven connection.
 
 A connection is dialled at its first use: the addresses in turn, the one that worked last first. Each dial is a channel of its
-own, so that no back-off of an earlier failure delays it. Both sides prove who they are (Challenge, Prove) before anything
-else is said. A connection that broke is dropped whole, and the next use dials afresh.
+own, so that no back-off of an earlier failure delays it, and takes exactly the certificate that the callee's signed record
+vouches for. Both sides prove who they are (Challenge, Prove) before anything else is said. A connection that broke is dropped
+whole, and the next use dials afresh.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from hivenode.encoding.node_record import (
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.recovery import RECOVERIES_MAX
 from hivenode.errors import Code, HiveError
-from hivenode.identity import Identity, verify_signature
+from hivenode.identity import Identity, fingerprint, verify_signature
 from hivenode.membership.twins import INSTANCE_CHARACTERS_MAX
 from hivenode.pb import hive_pb2
 from hivenode.runtime.ports import HivePhase, Introduction, PeerAddress
 from hivenode.transport.channels import open_channel
 from hivenode.transport.metadata import HIVE_ID, PEER_TICKET
 from hivenode.transport.statuses import code_in, error_of
+from hivenode.transport.tls import Certificates, fetch_certificate
 
 DIAL_TIMEOUT_S: Final = 1.0
 """For one address while others wait to be tried; a LAN answers in milliseconds."""
@@ -83,9 +85,10 @@ class Connection:
     the streams on the channel live on.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, ticket: str, hive_id: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: str, callee: NodeRecord, ticket: str, hive_id: str) -> None:
         self.channel: Final = channel
         self.address: Final = address
+        self.certificate_sha256: Final = callee.certificate_sha256
         self.metadata: tuple[tuple[str, str], ...] = ()
         self.refused = False
         self._hive_id = ""
@@ -138,8 +141,55 @@ def callee_purpose(instance: str, former_hives: Iterable[str]) -> str:
     return " ".join((CALLEE, instance, *former_hives))
 
 
-async def challenge(channel: grpc.aio.Channel, me: Self, address: str, deadline_s: float) -> tuple[Introduction, bytes]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """A channel pinned to the certificate that the one who answered vouches for; `nonce` waits for this node's proof."""
+
+    channel: grpc.aio.Channel
+    introduction: Introduction
+    nonce: bytes
+
+
+async def meet(me: Self, certificates: Certificates, address: str, deadline_s: float) -> Meeting:
+    """Dials an address and asks who answers; the caller closes the channel.
+
+    Raises:
+        HiveError: NODE_OFFLINE when nobody answers, PEER_REJECTED when the answer does not hold.
+    """
+    ends = asyncio.get_running_loop().time() + deadline_s
+    known = certificates.shown_at(address)
+    if known is not None:
+        try:
+            return await _meet_pinned(me, address, known, deadline_s)
+        except HiveError as error:
+            # A daemon that began anew may show another certificate, or another node listens there by now.
+            certificates.forget(address)
+            if error.code is not Code.NODE_OFFLINE:
+                raise
+    remaining_s = max(ends - asyncio.get_running_loop().time(), 0)
+    der = await fetch_certificate(address, remaining_s)
+    meeting = await _meet_pinned(me, address, der, max(ends - asyncio.get_running_loop().time(), 0))
+    certificates.note(address, der)
+    return meeting
+
+
+async def _meet_pinned(me: Self, address: str, der: bytes, deadline_s: float) -> Meeting:
+    channel = open_channel(address, der)
+    try:
+        introduction, nonce = await challenge(channel, me, address, fingerprint(der), deadline_s)
+    except BaseException:
+        await channel.close()
+        raise
+    return Meeting(channel=channel, introduction=introduction, nonce=nonce)
+
+
+async def challenge(
+    channel: grpc.aio.Channel, me: Self, address: str, certificate_sha256: bytes, deadline_s: float
+) -> tuple[Introduction, bytes]:
     """Asks who answers. Returns the introduction, its author proven, and the callee's nonce.
+
+    Args:
+        certificate_sha256: of the certificate that the channel is pinned to.
 
     Raises:
         HiveError: NODE_OFFLINE when nobody answers, PEER_REJECTED when the answer does not hold.
@@ -153,16 +203,43 @@ async def challenge(channel: grpc.aio.Channel, me: Self, address: str, deadline_
         answer = await invoke(request.SerializeToString(), timeout=deadline_s)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
-    signed, record = read_record(answer.callee_record, me.now_ms())
+    introduction = read_answer(
+        answer,
+        caller=me.identity.node_id,
+        nonce=nonce,
+        address=address,
+        certificate_sha256=certificate_sha256,
+        now_ms=me.now_ms(),
+    )
+    return introduction, answer.callee_nonce
+
+
+def read_answer(
+    answer: Any, *, caller: str, nonce: bytes, address: str, certificate_sha256: bytes, now_ms: int
+) -> Introduction:
+    """What the callee of a Challenge says of itself, its author proven.
+
+    Args:
+        caller: the id of the node that asked; empty for a program that is no node.
+        nonce: what it asked with.
+        certificate_sha256: of the certificate that the channel is pinned to.
+
+    Raises:
+        HiveError: PEER_REJECTED when the answer does not hold.
+    """
+    signed, record = read_record(answer.callee_record, now_ms)
     message = handshake_message(
         nonce=nonce,
         signer=record.node_id,
-        other=me.identity.node_id,
+        other=NodeId(caller),
         hive_id=answer.hive_id,
+        certificate_sha256=certificate_sha256,
         purpose=callee_purpose(answer.instance, answer.former_hives),
     )
     if not verify_signature(record.public_key, message, answer.signature):
         raise HiveError(Code.PEER_REJECTED, f"{address} could not prove to be {record.node_id}")
+    if record.certificate_sha256 != certificate_sha256:
+        raise HiveError(Code.PEER_REJECTED, f"{record.node_id} does not vouch for the certificate shown at {address}")
     try:
         phase = HivePhase(answer.phase)
     except ValueError as error:
@@ -172,7 +249,7 @@ async def challenge(channel: grpc.aio.Channel, me: Self, address: str, deadline_
         leader = PeerAddress(
             node_id=NodeId(answer.leader_node_id), addresses=tuple(answer.leader_addresses[:ADDRESSES_MAX])
         )
-    introduction = Introduction(
+    return Introduction(
         record=record,
         signed=signed,
         hive_id=answer.hive_id,
@@ -185,15 +262,21 @@ async def challenge(channel: grpc.aio.Channel, me: Self, address: str, deadline_
         former_hives=tuple(answer.former_hives[:_FORMER_HIVES_MAX]),
         recoveries=tuple(answer.recoveries[:RECOVERIES_MAX]),
     )
-    return introduction, answer.callee_nonce
 
 
 async def prove(
-    channel: grpc.aio.Channel, me: Self, callee: NodeId, nonce: bytes, deadline_s: float
+    channel: grpc.aio.Channel, me: Self, callee: NodeRecord, nonce: bytes, deadline_s: float
 ) -> tuple[str, str]:
     """Proves this node to a callee. Returns the ticket and the hive id that it stands for. Raises PEER_REJECTED, WRONG_HIVE."""
     hive_id = me.hive_id()
-    message = handshake_message(nonce=nonce, signer=me.identity.node_id, other=callee, hive_id=hive_id, purpose=CALLER)
+    message = handshake_message(
+        nonce=nonce,
+        signer=me.identity.node_id,
+        other=callee.node_id,
+        hive_id=hive_id,
+        certificate_sha256=callee.certificate_sha256,
+        purpose=CALLER,
+    )
     request = hive_pb2.ProveRequest(
         caller_node_id=me.identity.node_id,
         callee_nonce=nonce,
@@ -204,19 +287,23 @@ async def prove(
     try:
         return (await invoke(request.SerializeToString(), timeout=deadline_s)).ticket, hive_id
     except grpc.aio.AioRpcError as error:
-        raise error_of(error, str(callee)) from error
+        raise error_of(error, str(callee.node_id)) from error
 
 
 class PeerLink:
     """The link to one node.
 
     Args:
+        certificates: what was shown at which address, shared with the other links.
         on_unreached: called when the connection broke or no address answered.
     """
 
-    def __init__(self, node_id: NodeId, me: Self, on_unreached: Callable[[NodeId], None]) -> None:
+    def __init__(
+        self, node_id: NodeId, me: Self, certificates: Certificates, on_unreached: Callable[[NodeId], None]
+    ) -> None:
         self.node_id: Final = node_id
         self._me = me
+        self._certificates = certificates
         self._on_unreached = on_unreached
         self._addresses: tuple[str, ...] = ()
         self._current: Connection | None = None
@@ -253,18 +340,23 @@ class PeerLink:
         current = self._current
         if current is not None and not current.proven_in(self._me.hive_id()):
             try:
-                current.renew(*await self._authenticate(current.channel, current.address))
+                introduction, nonce = await challenge(
+                    current.channel, self._me, current.address, current.certificate_sha256, DIAL_TIMEOUT_S
+                )
+                current.renew(*await self._prove(current.channel, current.address, introduction, nonce))
             except HiveError:
                 self.drop(current)
                 return None
         return current
 
-    async def _authenticate(self, channel: grpc.aio.Channel, address: str) -> tuple[str, str]:
-        """Both proofs on a channel; the ticket and the hive id that it counts in."""
-        introduction, nonce = await challenge(channel, self._me, address, DIAL_TIMEOUT_S)
-        if introduction.record.node_id != self.node_id:
-            raise HiveError(Code.PEER_REJECTED, f"{address} is {introduction.record.node_id}, not {self.node_id}")
-        return await prove(channel, self._me, self.node_id, nonce, DIAL_TIMEOUT_S)
+    async def _prove(
+        self, channel: grpc.aio.Channel, address: str, introduction: Introduction, nonce: bytes
+    ) -> tuple[str, str]:
+        """This node's proof to the one that answered; the ticket and the hive id that it counts in."""
+        callee = introduction.record
+        if callee.node_id != self.node_id:
+            raise HiveError(Code.PEER_REJECTED, f"{address} is {callee.node_id}, not {self.node_id}")
+        return await prove(channel, self._me, callee, nonce, DIAL_TIMEOUT_S)
 
     async def _dial(self) -> Connection:
         now = asyncio.get_running_loop().time()
@@ -272,9 +364,14 @@ class PeerLink:
             raise HiveError(self._failure[1].code, self._failure[1].message)
         failure = HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
         for address in self._addresses:
-            channel = open_channel(address)
             try:
-                ticket, hive_id = await self._authenticate(channel, address)
+                met = await meet(self._me, self._certificates, address, DIAL_TIMEOUT_S)
+            except HiveError as error:
+                failure = error
+                continue
+            channel = met.channel
+            try:
+                ticket, hive_id = await self._prove(channel, address, met.introduction, met.nonce)
             except HiveError as error:
                 failure = error
                 await channel.close()
@@ -283,7 +380,7 @@ class PeerLink:
                 self._close_soon(channel)
                 raise
             self._addresses = (address, *(other for other in self._addresses if other != address))
-            self._current = Connection(channel, address, ticket, hive_id)
+            self._current = Connection(channel, address, met.introduction.record, ticket, hive_id)
             return self._current
         self._failure = (asyncio.get_running_loop().time(), failure)
         self._on_unreached(self.node_id)

@@ -2,7 +2,7 @@
 
 | call | who may |
 |---|---|
-| Challenge | anyone: it tells no more than mDNS does, with a signature |
+| Challenge | anyone, also a program that is no node: it tells no more than mDNS does, with a signature |
 | Prove | whoever can sign the nonce, unless both sides are in different hives |
 | Invite, Join | a proven node, also across the border of a hive |
 | Messages, CompareDigest, ManageHive, Work, FetchBlob, StoreBlob, ReadLog | a proven node of this hive that `admits` lets in |
@@ -83,6 +83,7 @@ class PeerServer:
         self,
         *,
         identity: Identity,
+        certificate_sha256: bytes,
         host: PeerHost,
         blobs: BlobStore,
         runner: TaskRunner,
@@ -94,6 +95,7 @@ class PeerServer:
         on_broken: Callable[[InvariantError], None],
     ) -> None:
         self._identity = identity
+        self._certificate_sha256 = certificate_sha256
         self._host = host
         self._blobs = blobs
         self._runner = runner
@@ -173,18 +175,22 @@ class PeerServer:
     async def _challenge(self, request: Any, context: Context) -> Any:
         if len(request.caller_nonce) != NONCE_BYTES:
             raise HiveError(Code.INVALID_ARGUMENT, f"caller_nonce must have {NONCE_BYTES} bytes")
-        _, record = read_record(request.caller_record, self._now_ms())
+        caller, public_key = NodeId(""), b""
+        if request.caller_record:
+            _, record = read_record(request.caller_record, self._now_ms())
+            caller, public_key = record.node_id, record.public_key
         mine = self._host.introduction()
         message = handshake_message(
             nonce=request.caller_nonce,
             signer=self._identity.node_id,
-            other=record.node_id,
+            other=caller,
             hive_id=mine.hive_id,
+            certificate_sha256=self._certificate_sha256,
             purpose=callee_purpose(mine.instance, mine.former_hives),
         )
         return hive_pb2.ChallengeResponse(
             callee_record=encode_record(mine.signed),
-            callee_nonce=self._tickets.open_challenge(record.node_id, record.public_key),
+            callee_nonce=self._tickets.open_challenge(caller, public_key) if caller else b"",
             hive_id=mine.hive_id,
             signature=self._identity.sign(message),
             phase=mine.phase.value,
@@ -206,6 +212,7 @@ class PeerServer:
             signer=caller,
             other=self._identity.node_id,
             hive_id=request.hive_id,
+            certificate_sha256=self._certificate_sha256,
             purpose=CALLER,
         )
         if not verify_signature(opened.public_key, message, request.signature):

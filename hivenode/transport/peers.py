@@ -30,7 +30,7 @@ from hivenode.runtime.ports import (
     WorkerOrder,
 )
 from hivenode.runtime.stores import SnapshotRef
-from hivenode.transport.channels import CHUNK_BYTES, open_channel
+from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_worker_order, encode_worker_event
 from hivenode.transport.message_stream import MessageStream
 from hivenode.transport.metadata import HOPS
@@ -41,10 +41,11 @@ from hivenode.transport.peer_link import (
     Connection,
     PeerLink,
     Self,
-    challenge,
     closed_under_it,
+    meet,
 )
 from hivenode.transport.statuses import error_of
+from hivenode.transport.tls import Certificates
 from hivenode.transport.uploads import Upload
 
 PEERS_MAX: Final = 4_096
@@ -128,6 +129,7 @@ class GrpcPeers:
 
     def __init__(self, me: Self) -> None:
         self._me = me
+        self._certificates = Certificates()
         self._links: dict[NodeId, PeerLink] = {}
         self._streams: dict[NodeId, MessageStream] = {}
         self.on_peer_connected: Callable[[NodeId], None] = lambda node: None
@@ -149,7 +151,9 @@ class GrpcPeers:
         if link is None:
             if len(self._links) >= PEERS_MAX:
                 self._give_up(next(iter(self._links)))
-            link = self._links[node] = PeerLink(node, self._me, lambda lost: self.on_peer_unreached(lost))
+            link = self._links[node] = PeerLink(
+                node, self._me, self._certificates, lambda lost: self.on_peer_unreached(lost)
+            )
         return link
 
     def _give_up(self, node: NodeId) -> None:
@@ -208,12 +212,9 @@ class GrpcPeers:
     # --- meeting -------------------------------------------------------------------------------------------------
 
     async def introduce(self, address: str, deadline_s: float) -> Introduction:
-        channel = open_channel(address)
-        try:
-            introduction, _ = await challenge(channel, self._me, address, deadline_s)
-        finally:
-            await channel.close()
-        return introduction
+        met = await meet(self._me, self._certificates, address, deadline_s)
+        await met.channel.close()
+        return met.introduction
 
     async def invite(self, peer: PeerAddress, hive_id: str, deadline_s: float) -> SignedNodeRecord:
         request = hive_pb2.InviteRequest(hive_id=hive_id)

@@ -1,4 +1,4 @@
-"""The daemon's two gRPC servers: the documented API for programs of this machine, and the peer port for all others.
+"""The daemon's two gRPC servers: the documented API for programs of this machine, and the peer port, TLS, for all others.
 
 Both serve the documented API, HiveService, reflection and `grpc.health.v1`; the peer port serves PeerService as well.
 """
@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from hivenode.config import split_address
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
-from hivenode.identity import Identity
+from hivenode.identity import Certificate, Identity
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserName, UserRecord
 from hivenode.runtime.ports import (
@@ -43,6 +43,7 @@ from hivenode.transport.services.nodes import NodeHandlers
 from hivenode.transport.services.tasks import TaskHandlers
 from hivenode.transport.services.users import UserHandlers
 from hivenode.transport.tickets import Tickets
+from hivenode.transport.tls import server_credentials
 
 API_SERVICES: Final = tuple(
     service.full_name
@@ -64,6 +65,7 @@ class ServedPorts:
     """
 
     identity: Identity
+    certificate: Certificate
     accounts: Accounts
     machine_owner: MachineOwner
     registry: Registry
@@ -94,6 +96,7 @@ class ApiServer:
         self._insecure = insecure
         tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms)
         self._admits = ports.admits
+        self._credentials = server_credentials(ports.certificate)
         self._router = Router(
             handlers={
                 **UserHandlers(ports.accounts, ports.machine_owner, ports.user_of).table(),
@@ -109,6 +112,7 @@ class ApiServer:
         )
         self._peer_server = PeerServer(
             identity=ports.identity,
+            certificate_sha256=ports.certificate.sha256,
             host=ports.host,
             blobs=ports.blobs,
             runner=ports.runner,
@@ -145,22 +149,36 @@ class ApiServer:
                 "use the peer port for other machines, or say --insecure",
             )
         try:
-            self.api_address = await self._serve(self._listen, "--listen", "127.0.0.1:0", [self._router])
+            self.api_address = await self._serve(self._listen, "--listen", "127.0.0.1:0", [self._router], None)
             self.peer_address = await self._serve(
-                self._peer_listen, "--peer-listen", "0.0.0.0:0", [self._router, self._peer_server.handler()]
+                self._peer_listen,
+                "--peer-listen",
+                "0.0.0.0:0",
+                [self._router, self._peer_server.handler()],
+                self._credentials,
             )
         except HiveError:
             await self.stop(0)
             raise
 
-    async def _serve(self, address: str, flag: str, free: str, handlers: list[grpc.GenericRpcHandler]) -> str:
+    async def _serve(
+        self,
+        address: str,
+        flag: str,
+        free: str,
+        handlers: list[grpc.GenericRpcHandler],
+        credentials: grpc.ServerCredentials | None,
+    ) -> str:
         server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
         server.add_generic_rpc_handlers(tuple(handlers))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((*API_SERVICES, reflection.SERVICE_NAME, health.SERVICE_NAME), server)
         try:
-            port = server.add_insecure_port(address)
+            if credentials is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise HiveError(
                 Code.INVALID_ARGUMENT,

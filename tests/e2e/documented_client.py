@@ -1,11 +1,13 @@
 """A stranger's program: the documented API's own examples, with stubs made from `documented.proto` and nothing of this project.
 
-Run as `documented_client.py ADDRESS SUFFIX` with the stubs' folder as PYTHONPATH; prints one JSON document of what it saw.
+Run as `documented_client.py ADDRESS SUFFIX [CERTIFICATE]` with the stubs' folder as PYTHONPATH; prints one JSON document of what
+it saw.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import documented_pb2 as pb  # type: ignore[import-not-found]
@@ -149,10 +151,15 @@ def try_doors(channel: Any, seen: dict[str, Any], name: str, task_id: str, worke
     seen["bad_token"] = refused(bad, pb.GetBalanceRequest(username=name, token="no.such.token"))
 
 
-def main(address: str, suffix: str) -> None:
+def main(address: str, suffix: str, certificate: str = "") -> None:
     seen: dict[str, Any] = {}
     name, task_id, worker_id = f"testuser{suffix}", f"task-001{suffix}", f"worker-001{suffix}"
-    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    options = [("grpc.enable_http_proxy", 0)]
+    if certificate:
+        pinned = grpc.ssl_channel_credentials(Path(certificate).read_bytes())
+        channel = grpc.secure_channel(address, pinned, [*options, ("grpc.ssl_target_name_override", "hivenode")])
+    else:
+        channel = grpc.insecure_channel(address, options=options)
     token = use_accounts(channel, seen, name)
     use_nodes(channel, seen, token, worker_id)
     use_tasks(channel, seen, token, task_id, worker_id)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import Hive, hive
+from tests.support.daemons import ROOT, Hive, hive
 
 HERE = Path(__file__).parent
 CLIENT_DEADLINE_S = 100.0
@@ -48,8 +48,23 @@ def test_stranger_does_what_the_documents_do(three: Hive, stubs: Path, tmp_path:
             address = three.followers()[0].api
         case _:
             address = three.followers()[1].peer_address
+    arguments = [address, f"-{where}"]
+    if where == "peer-port":
+        # What the owner of that machine gives to whoever shall call it from another one.
+        export = [
+            sys.executable,
+            "-m",
+            "hivenode",
+            "identity",
+            "cert",
+            "--data-dir",
+            str(three.followers()[1].data_dir),
+        ]
+        shown = subprocess.run(export, cwd=ROOT, capture_output=True, timeout=CLIENT_DEADLINE_S, check=True)
+        (tmp_path / "node.pem").write_bytes(shown.stdout)
+        arguments.append(str(tmp_path / "node.pem"))
     done = subprocess.run(
-        [sys.executable, str(HERE / "documented_client.py"), address, f"-{where}"],
+        [sys.executable, str(HERE / "documented_client.py"), *arguments],
         env={"PYTHONPATH": str(stubs), "PATH": "/usr/bin:/bin"},
         cwd=tmp_path,
         capture_output=True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import sys
 import threading
 import time
@@ -70,13 +72,25 @@ def _joined(hive: Hive, newcomer: Daemon, hive_id: str) -> bool | None:
     return (report.hive_id == hive_id and report.nodes == 4 and report.phase == "member") or None
 
 
-def test_peer_port_serves_the_api_to_other_machines(three: Hive, network: Lan) -> None:
+def test_peer_port_serves_the_api_to_other_machines(three: Hive, network: Lan, tmp_path: Path) -> None:
     """A program on another machine submits through any peer."""
     three.wait(nodes=3, voters=3, deadline_s=FORMED_DEADLINE_S)
     address = f"{network[0].address}:50052"
     program = [sys.executable, "-m", "hivenode"]
-    done = network[3].run([*program, "status", "--peer", address, "--json"])
-    assert three[0].node_id in done.stdout
+    named = f"{three[0].node_id}@{address}"
+    done = network[3].run([*program, "status", "--peer", named, "--json"])
+    assert json.loads(done.stdout)["node_id"] == three[0].node_id
+    # Who answers is not known there, and nobody can be asked.
+    config = ["env", f"HIVENODE_CONFIG_DIR={tmp_path}", f"HIVENODE_DATA_DIR={tmp_path}"]
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        network[3].run([*config, *program, "status", "--peer", address, "--json"])
+    assert named in refused.value.stdout + refused.value.stderr
+    with pytest.raises(subprocess.CalledProcessError):
+        network[3].run([*config, *program, "status", "--peer", f"{three[1].node_id}@{address}"])
+    # A machine of the hive knows who else is in it.
+    own = [*config, f"HIVENODE_DATA_DIR={three[1].data_dir}"]
+    done = network[1].run([*own, *program, "status", "--peer", address, "--json"])
+    assert json.loads(done.stdout)["node_id"] == three[0].node_id
 
 
 async def test_avahi_sees_every_daemon(three: Hive, network: Lan, tmp_path: Path) -> None:

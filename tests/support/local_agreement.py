@@ -55,6 +55,7 @@ def node_record(identity: Identity, *, sequence: int = 1, role: Role = Role.AUTO
         sequence=sequence,
         expires_ms=253_402_300_799_999,
         version="0.1.0",
+        certificate_sha256=bytes(32),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from hivenode.config import Config
 from hivenode.daemon import STOP_DEADLINE_S, Daemon, DataDirectory
-from hivenode.identity import load_identity
+from hivenode.identity import load_certificate, load_identity
 from hivenode.runtime.errand import Errand
 from hivenode.storage.log_store import LogStore
 
@@ -22,7 +22,7 @@ def _daemon(path: Path) -> Daemon:
     )
     folder = DataDirectory(path)
     folder.take()
-    return Daemon(config, folder, load_identity(path), Errand(path))
+    return Daemon(config, folder, load_identity(path), load_certificate(path), Errand(path))
 
 
 async def _fails() -> None:

@@ -17,8 +17,8 @@ from hivenode.transport.routing import ROUTES, Shape
 class Client:
     """Calls any route of an address by its method's name."""
 
-    def __init__(self, address: str) -> None:
-        self.channel: Any = grpc.aio.insecure_channel(
+    def __init__(self, address: str, channel: grpc.aio.Channel | None = None) -> None:
+        self.channel: Any = channel or grpc.aio.insecure_channel(
             address,
             options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)],
         )

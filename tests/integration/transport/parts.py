@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import nacl.signing
 
 from hivenode.consensus import Message
 from hivenode.encoding.claim import ClaimPurpose
-from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord
+from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord, handshake_message
+from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError, InvariantError
-from hivenode.identity import Identity
+from hivenode.identity import Certificate, Identity, make_certificate
+from hivenode.pb import hive_pb2
 from hivenode.pool.records import (
     BlobRef,
     SessionId,
@@ -55,6 +59,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerOrder,
 )
+from hivenode.transport.channels import open_channel
 from hivenode.transport.peer_link import Self
 from hivenode.transport.peers import GrpcPeers
 from hivenode.transport.servers import ApiServer, ServedPorts
@@ -140,9 +145,10 @@ class World:
 class Ports:
     """Accounts, Registry, Tasks, HiveStatus, Leadership, PeerHost, TaskRunner and BlobStore of one node."""
 
-    def __init__(self, world: World, identity: Identity) -> None:
+    def __init__(self, world: World, identity: Identity, certificate: Certificate) -> None:
         self.world = world
         self.identity = identity
+        self.certificate = certificate
         self.where = Standing.LEADER
         self.leader_address: PeerAddress | None = None
         self.leader_known = asyncio.Event()
@@ -425,8 +431,12 @@ class Ports:
                 sequence=1,
                 expires_ms=now_ms() + 3_600_000,
                 version="0",
+                certificate_sha256=self.certificate.sha256,
             )
         )
+
+    def encoded_record(self) -> bytes:
+        return encode_record(self.record())
 
     def introduction(self) -> Introduction:
         signed = self.record()
@@ -441,6 +451,7 @@ class Ports:
                 sequence=1,
                 expires_ms=0,
                 version="0",
+                certificate_sha256=self.certificate.sha256,
             ),
             signed=signed,
             hive_id=self.hive,
@@ -581,7 +592,8 @@ class Node:
 
     def __init__(self, world: World) -> None:
         self.identity = Identity(nacl.signing.SigningKey.generate())
-        self.ports = Ports(world, self.identity)
+        self.certificate = make_certificate()
+        self.ports = Ports(world, self.identity, self.certificate)
         self.peers = GrpcPeers(
             Self(identity=self.identity, record=self.ports.record, hive_id=self.ports.hive_id, now_ms=now_ms)
         )
@@ -602,6 +614,7 @@ class Node:
         ports = self.ports
         return ServedPorts(
             identity=self.identity,
+            certificate=self.certificate,
             accounts=ports,
             machine_owner=ports,
             registry=ports,
@@ -623,6 +636,29 @@ class Node:
     @property
     def id(self) -> NodeId:
         return self.identity.node_id
+
+    def show_certificate(self, certificate: Certificate) -> None:
+        """The next server shows another one."""
+        self.certificate = self.ports.certificate = certificate
+
+    def signature_for(self, callee: Node, nonce: bytes, certificate_sha256: bytes) -> hive_pb2.ProveRequest:
+        """What this node would say to `Prove` if it took the callee's certificate for the given one."""
+        message = handshake_message(
+            nonce=nonce,
+            signer=self.id,
+            other=callee.id,
+            hive_id=HIVE,
+            certificate_sha256=certificate_sha256,
+            purpose="caller",
+        )
+        return hive_pb2.ProveRequest(
+            caller_node_id=self.id, callee_nonce=nonce, hive_id=HIVE, signature=self.identity.sign(message)
+        )
+
+    @property
+    def peer_channel(self) -> grpc.aio.Channel:
+        """A channel of one's own to the peer port."""
+        return open_channel(self.server.peer_address, ssl.PEM_cert_to_DER_cert(self.certificate.pem.decode()))
 
     @property
     def address(self) -> PeerAddress:

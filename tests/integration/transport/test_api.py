@@ -459,7 +459,7 @@ async def test_status_health_and_reflection_answer_without_a_token(client: Clien
 
 
 async def test_the_peer_port_serves_the_documented_api_and_the_api_port_no_peers(client: Client, node: Node) -> None:
-    remote = Client(node.server.peer_address)
+    remote = Client(node.server.peer_address, node.peer_channel)
     try:
         assert await remote.log_in()
     finally:

@@ -30,7 +30,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
 )
 from hivenode.runtime.stores import SnapshotRef
-from tests.integration.transport.parts import DEADLINE_S, HIVE, capabilities, nodes
+from tests.integration.transport.parts import DEADLINE_S, HIVE, Node, capabilities, nodes
 
 KEY = AttemptKey(user="u", task_id="task-001", attempt=1)
 
@@ -51,10 +51,10 @@ async def _failure(awaited: Any) -> HiveError:
     return caught.value
 
 
-async def _raw(address: str, method: str, request: Any, **carried: str) -> grpc.aio.AioRpcError:
+async def _raw(node: Node, method: str, request: Any, **carried: str) -> grpc.aio.AioRpcError:
     """The failure of one bare call to the peer port."""
     metadata = [(key.replace("_", "-"), value) for key, value in carried.items()]
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with node.peer_channel as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(f"/hive.PeerService/{method}")(
                 request.SerializeToString(), metadata=metadata, timeout=DEADLINE_S
@@ -116,7 +116,7 @@ async def test_the_next_address_is_tried_when_one_refuses() -> None:
 
 async def test_a_wrong_signature_proves_nothing() -> None:
     async with nodes(2) as (a, b):
-        async with grpc.aio.insecure_channel(b.server.peer_address) as channel:
+        async with b.peer_channel as channel:
             invoke: Any = channel.unary_unary("/hive.PeerService/Challenge")
             answer = hive_pb2.ChallengeResponse.FromString(
                 await invoke(
@@ -126,15 +126,29 @@ async def test_a_wrong_signature_proves_nothing() -> None:
                     timeout=DEADLINE_S,
                 )
             )
-        wrong = handshake_message(nonce=answer.callee_nonce, signer=a.id, other=b.id, hive_id=HIVE, purpose="callee")
+        wrong = handshake_message(
+            nonce=answer.callee_nonce,
+            signer=a.id,
+            other=b.id,
+            hive_id=HIVE,
+            certificate_sha256=b.certificate.sha256,
+            purpose="callee",
+        )
         request = hive_pb2.ProveRequest(
             caller_node_id=a.id, callee_nonce=answer.callee_nonce, hive_id=HIVE, signature=a.identity.sign(wrong)
         )
-        assert _code(await _raw(b.server.peer_address, "Prove", request)) == Code.PEER_REJECTED
+        assert _code(await _raw(b, "Prove", request)) == Code.PEER_REJECTED
         # The nonce counted once: the right signature comes too late for it.
-        right = handshake_message(nonce=answer.callee_nonce, signer=a.id, other=b.id, hive_id=HIVE, purpose="caller")
+        right = handshake_message(
+            nonce=answer.callee_nonce,
+            signer=a.id,
+            other=b.id,
+            hive_id=HIVE,
+            certificate_sha256=b.certificate.sha256,
+            purpose="caller",
+        )
         request.signature = a.identity.sign(right)
-        assert _code(await _raw(b.server.peer_address, "Prove", request)) == Code.PEER_REJECTED
+        assert _code(await _raw(b, "Prove", request)) == Code.PEER_REJECTED
 
 
 async def test_a_record_that_another_key_signed_is_rejected() -> None:
@@ -145,12 +159,12 @@ async def test_a_record_that_another_key_signed_is_rejected() -> None:
             caller_nonce=bytes(32),
             hive_id=HIVE,
         )
-        assert _code(await _raw(b.server.peer_address, "Challenge", request)) == Code.PEER_REJECTED
+        assert _code(await _raw(b, "Challenge", request)) == Code.PEER_REJECTED
 
 
 @pytest.mark.parametrize("request_message", [b"", b"\xff" * 8])
 async def test_a_malformed_challenge_is_an_invalid_argument(request_message: bytes) -> None:
-    async with nodes(1) as (a,), grpc.aio.insecure_channel(a.server.peer_address) as channel:
+    async with nodes(1) as (a,), a.peer_channel as channel:
         invoke: Any = channel.unary_unary("/hive.PeerService/Challenge")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await invoke(request_message, timeout=DEADLINE_S)
@@ -172,7 +186,7 @@ async def test_a_malformed_challenge_is_an_invalid_argument(request_message: byt
 async def test_no_inner_call_is_answered_without_a_ticket(method: str, request_message: Any) -> None:
     async with nodes(1) as (a,):
         for carried in ({}, {"hive_peer_ticket": "forged", "hive_id": HIVE}):
-            error = await _raw(a.server.peer_address, method, request_message, **carried)
+            error = await _raw(a, method, request_message, **carried)
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED
             assert _code(error) == Code.PEER_REJECTED
 
@@ -189,9 +203,7 @@ async def test_a_bad_hive_id_is_refused_with_a_good_ticket() -> None:
     async with nodes(2) as (a, b):
         connection = await a.peers.link_to(b.address).connect(DEADLINE_S)
         ticket = dict(connection.metadata)["hive-peer-ticket"]
-        error = await _raw(
-            b.server.peer_address, "ReadLog", hive_pb2.ReadLogRequest(), hive_peer_ticket=ticket, hive_id="f" * 32
-        )
+        error = await _raw(b, "ReadLog", hive_pb2.ReadLogRequest(), hive_peer_ticket=ticket, hive_id="f" * 32)
         assert _code(error) == Code.WRONG_HIVE
 
 

@@ -14,7 +14,9 @@ from hivenode.encoding.node_record import (
     NODE_ID_CHARACTERS,
     RECORD_DOMAIN,
     NodeId,
+    NodeRecordV1,
     Role,
+    SignedNodeRecord,
     handshake_message,
     node_id_of,
     open_record,
@@ -40,6 +42,23 @@ def test_record_with_any_bit_changed_is_refused(position: int, bit: int, in_sign
     field = "signature" if in_signature else "record"
     with pytest.raises(DecodeError):
         open_record(dataclasses.replace(signed, **{field: bytes(data)}), verify)
+
+
+def test_record_of_before_tls_is_read_and_vouches_for_no_certificate() -> None:
+    key = SigningKey(bytes([1]) * 32)
+    record = open_record(signed_record(1, sequence=7), verify)
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(NodeRecordV1)}
+    data = encode_record(NodeRecordV1(**fields))
+    signed = SignedNodeRecord(record=data, signature=key.sign(RECORD_DOMAIN + data).signature)
+    assert open_record(signed, verify) == dataclasses.replace(record, certificate_sha256=b"")
+
+
+@pytest.mark.parametrize("length", [1, 31, 33])
+def test_record_with_a_fingerprint_of_another_length_is_refused(length: int) -> None:
+    key = SigningKey(bytes([1]) * 32)
+    record = dataclasses.replace(open_record(signed_record(1), verify), certificate_sha256=bytes(length))
+    with pytest.raises(DecodeError):
+        open_record(sign_record(record, lambda message: key.sign(message).signature), verify)
 
 
 def test_record_that_speaks_for_another_node_is_refused() -> None:
@@ -74,7 +93,14 @@ def test_roles_say_who_votes_and_who_runs_tasks() -> None:
 
 
 def test_handshake_message_differs_in_every_part() -> None:
-    base = {"nonce": b"n", "signer": NodeId("a"), "other": NodeId("b"), "hive_id": "h", "purpose": "p"}
+    base = {
+        "nonce": b"n",
+        "signer": NodeId("a"),
+        "other": NodeId("b"),
+        "hive_id": "h",
+        "certificate_sha256": b"c",
+        "purpose": "p",
+    }
     messages = {handshake_message(**base)}  # type: ignore[arg-type]
     for name, value in base.items():
         changed = b"x" if isinstance(value, bytes) else "x"

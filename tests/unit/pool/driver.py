@@ -90,6 +90,7 @@ def signed_record(
         sequence=sequence,
         expires_ms=START_MS * 2,
         version="0.1.0",
+        certificate_sha256=bytes(32),
     )
     return sign_record(record, lambda message: key.sign(message).signature)
 
