@@ -12,6 +12,7 @@ from hivenode.encoding.records import Record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code
 from hivenode.pool.commands import Reply
+from hivenode.runtime.digests import DigestReport, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +77,40 @@ class JoinGranted:
 
     hive_id: str
     incarnation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceAsked:
+    """A member asks for the bytes of a snapshot from an offset on; `run` and `stream` say for which try."""
+
+    run: int
+    stream: int
+    sha256: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceSent:
+    """The next bytes of it; None when the asked node has another snapshot by now."""
+
+    run: int
+    stream: int
+    offset: int
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestAsked:
+    """A member tells the leader its state's digest and asks whether it is the right one."""
+
+    number: int
+    report: DigestReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestJudged:
+    """The leader's verdict on the report with this number."""
+
+    number: int
+    index: int
+    verdict: Verdict

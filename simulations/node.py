@@ -6,6 +6,7 @@
 | power cut | gone; its peers hear nothing | gone | what was synced, perhaps less of agreed state | go on |
 | pause | stands still; what arrives waits | kept | a write that is under way ends | go on |
 | wipe | gone | gone | empty: the node comes back as another member | go on |
+| damage found | ends itself and says why | gone | kept, and not started on again | go on |
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hivenode.consensus import (
@@ -26,30 +28,37 @@ from hivenode.consensus import (
 )
 from hivenode.encoding.node_record import Capabilities, NodeRecord, Role, SignedNodeRecord, node_id_of, sign_record
 from hivenode.encoding.records import encode_record
-from hivenode.errors import Code
+from hivenode.errors import Code, InvariantError
 from hivenode.pool import queries
 from hivenode.pool.commands import AdmitNode, CreateHive, Reply
 from hivenode.pool.records import NodeRights
 from hivenode.runtime.stores import LogWrite
 from simulations.calls import (
     Answer,
+    DigestAsked,
+    DigestJudged,
     Failure,
     Forward,
     JoinAsked,
     JoinGranted,
     OnAnswer,
     OnWritten,
+    PieceAsked,
+    PieceSent,
     Read,
     Write,
     Written,
 )
+from simulations.checkers.violation import Violation
 from simulations.clocks import Clock
 from simulations.coordinator import Coordinator
-from simulations.disk import Disk
+from simulations.digests import DigestKeeper
+from simulations.disk import Disk, flipped
 from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Stream
 from simulations.replica import Replica
+from simulations.snapshots import SnapshotDisk, serve_pieces
 from simulations.steward import Steward
 from simulations.worker import Worker
 
@@ -65,6 +74,8 @@ JOIN_RETRY_US: Final = 500 * MS
 LEADER_RETRY_US: Final = 50 * MS
 """How often a node that knows no leader looks again for one on behalf of a call."""
 BIRTH_DEADLINE_US: Final = 10 * SECOND
+PERSON_US: Final = 30 * SECOND
+"""Until somebody has read why the voters stopped."""
 BACKLOG_MAX: Final = 20_000
 """What waits in the socket buffers of a process that stands still; more is lost."""
 
@@ -91,15 +102,21 @@ class Node:
         self.capabilities: Final = _capabilities(name)
         self.incarnations = 1
         self.disk = Disk(world.engine, "1")
+        self.snapshots = SnapshotDisk(self, self.disk)
         self.alive = False
         self.powered = True
         self.paused = False
         self.left = False
         """It left the hive for good and is not started again."""
         self.leaving = False
+        self.tainted = False
+        """Bits of its agreed state were flipped, or it has a snapshot of such a state."""
+        self.broken = ""
+        """Why it ended itself for good: its disk or memory went wrong. It starts again when its disk was wiped."""
         self.boots = 0
         self.replica: Replica | None = None
         self.coordinator: Coordinator | None = None
+        self.digests: DigestKeeper | None = None
         self._backlog: deque[Callable[[], None]] = deque()
         self._calls: dict[int, OnWritten] = {}
         self._call_count = 0
@@ -127,10 +144,16 @@ class Node:
         def run() -> None:
             if boot != self.boots or not self.alive:
                 return
-            if not self.paused:
+            if self.paused:
+                if len(self._backlog) < BACKLOG_MAX:
+                    self._backlog.append(action)
+                return
+            try:
                 action()
-            elif len(self._backlog) < BACKLOG_MAX:
-                self._backlog.append(action)
+            except Violation:
+                raise
+            except Exception as error:
+                self._break_down(error)
 
         return run
 
@@ -142,15 +165,18 @@ class Node:
 
     def boot(self) -> None:
         """Starts the daemon on what the disk holds."""
-        if self.alive or self.left:
+        if self.alive or self.left or self.broken:
             return
         self.boots += 1
         self.alive, self.powered, self.paused = True, True, False
         engine = self.world.engine
         engine.mark(Kind.STARTS, self.name)
         engine.note(f"{self.member_id} starts with {self.disk.log.last_index()} entries")
+        self.snapshots.restarted()
         if self.disk.log.hive_id:
-            self._start_replica(born=False)
+            self.run(lambda: self._start_replica(born=False))
+            if not self.alive:
+                return
         elif self.world.founder is None:
             self._be_born()
         else:
@@ -173,6 +199,7 @@ class Node:
         self.replica = replica
         self.coordinator = Coordinator(self, replica)
         Steward(self, replica)
+        self.digests = DigestKeeper(self, replica)
         replica.leadership_listeners.append(lambda: self._leadership_changed(replica))
         self.at(self.world.engine.now_us, replica.wake)
 
@@ -195,8 +222,10 @@ class Node:
         self.paused = False
         self.world.engine.mark(Kind.LOSES_POWER if power else Kind.CRASHES, self.name)
         fate = self.disk.crash(power=power)
+        if power:
+            self.snapshots.power_lost()
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
-        self.replica, self.coordinator = None, None
+        self.replica, self.coordinator, self.digests = None, None, None
         self._backlog.clear()
         self._calls.clear()
         streams, self._streams = list(self._streams.values()), {}
@@ -206,6 +235,48 @@ class Node:
             else:
                 stream.close(side)
         self.world.process_ended(self, reset=not power)
+
+    def _break_down(self, error: Exception) -> None:
+        """Something raised in this process. Where bits were flipped that is what must happen; else it is a fault."""
+        compared = isinstance(error, InvariantError) and self.digests is not None and self.world.anybody_tainted()
+        if not (self.tainted or self.disk.log.damaged or compared):
+            raise error
+        self.world.engine.note(f"{self.member_id} stops: {error}")
+        if self.tainted or self.disk.log.damaged:
+            self.broken = str(error)
+        else:
+            # No majority could say which state is right; a person does, and starts this one again.
+            self.world.engine.after(PERSON_US, self.boot)
+        self.crash()
+
+    def flip_log(self) -> bool:
+        """A bit of some entry on the disk flips; returns whether there is one."""
+        log, engine = self.disk.log, self.world.engine
+        first, last = log.on_disk()
+        if first > last:
+            return False
+        index = engine.between(first, last)
+        log.flip_bit(index, engine.rng.getrandbits(20))
+        engine.note(f"a bit of entry {index} of {self.member_id} flips")
+        return True
+
+    def flip_state(self, *, prefixes: tuple[bytes, ...] = (b"",)) -> bool:
+        """A bit of some row of agreed state flips, in the page cache and on the disk; returns whether there is one.
+
+        Args:
+            prefixes: of the rows among which one is taken.
+        """
+        engine = self.world.engine
+        keys = [key for key in sorted(self.disk.state.rows) if key.startswith(prefixes)]
+        if not keys:
+            return False
+        key, bit = keys[engine.rng.randrange(len(keys))], engine.rng.getrandbits(16)
+        self.tainted = True
+        self.disk.state.rows[key] = flipped(self.disk.state.rows[key], bit)
+        if self.replica is not None and self.replica.view.get(key) is not None:
+            self.replica.view.flip_bit(key, bit)
+        engine.note(f"a bit of the row {key!r} of {self.member_id} flips")
+        return True
 
     def pause(self) -> None:
         if self.alive and not self.paused:
@@ -231,6 +302,9 @@ class Node:
         slowness = self.disk.slowness
         self.disk = Disk(self.world.engine, str(self.incarnations))
         self.disk.slowness = slowness
+        self.snapshots = SnapshotDisk(self, self.disk)
+        self.world.checks.agreed.differs_since.pop(self.name, None)
+        self.tainted, self.broken = False, ""
         self.world.engine.note(f"{self.name} is wiped, next {self.member_id}")
 
     # --- the wire --------------------------------------------------------------------------------------------------
@@ -241,6 +315,10 @@ class Node:
             self.world.engine.detail(describe(message))
         self.world.network.send(self.name, target, message)
 
+    def send_to_member(self, member: MemberId, payload: Any) -> None:
+        """A call of the peer protocol, or its answer."""
+        self.world.network.send(self.name, name_of(member), payload, once=True)
+
     def receive(self, source: str, payload: Any) -> None:
         """A datagram arrives at the machine; nobody is told when no process is there to take it."""
         if not self.alive:
@@ -249,7 +327,12 @@ class Node:
             if len(self._backlog) < BACKLOG_MAX:
                 self._backlog.append(lambda: self._take(source, payload))
             return
-        self._take(source, payload)
+        try:
+            self._take(source, payload)
+        except Violation:
+            raise
+        except Exception as error:
+            self._break_down(error)
 
     def _take(self, source: str, payload: Any) -> None:
         match payload:
@@ -263,10 +346,30 @@ class Node:
                 self._admit(payload.record, lambda result: self._grant(source, payload, result))
             case JoinGranted():
                 self._join(payload)
+            case PieceAsked():
+                serve_pieces(self, source, payload)
+            case PieceSent():
+                if self.replica is not None:
+                    self.replica.fetcher.piece(self._as_it_arrives(payload))
+            case DigestAsked():
+                if self.digests is not None:
+                    self.digests.compare(source, payload)
+            case DigestJudged():
+                if self.digests is not None:
+                    self.digests.judged(payload)
             case _:
                 replica = self.replica
                 if replica is not None and payload.to == replica.member_id:
                     replica.receive(payload)
+
+    def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
+        """A bit may flip on the way from the wire to the file."""
+        engine = self.world.engine
+        per_mille = self.world.settings.corrupt_piece_per_mille
+        if piece.data and per_mille and engine.chance(per_mille):
+            engine.note(f"a bit flips in the snapshot that {self.name} receives")
+            return replace(piece, data=flipped(piece.data, engine.rng.getrandbits(16)))
+        return piece
 
     def reaches(self, other: Node) -> bool:
         network = self.world.network
@@ -354,6 +457,8 @@ class Node:
         query = request.query
 
         def confirmed(failure: Failure | None) -> None:
+            if failure is None and self.tainted:
+                failure = Failure(code=Code.OUTCOME_UNKNOWN, text="this node's state went wrong")
             done(query(replica.view) if failure is None else failure)
 
         replica.read_barrier(deadline_us, confirmed)

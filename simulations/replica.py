@@ -2,7 +2,8 @@
 
 It does what `hivenode.runtime.replica` does, in the same order, with the disk's and the network's answers as events:
 a Ready's messages, then the write, then the messages that speak for it, then the application, then `advance`. While a
-write is under way messages and proposals gather, and the next write is for all of them.
+write is under way messages and proposals gather, and the next write is for all of them. Agreed state is flushed behind, the log
+compacted up to what was synced, and whoever needs what is gone is offered a snapshot.
 """
 
 from __future__ import annotations
@@ -27,18 +28,23 @@ from hivenode.consensus import (
     ReadState,
     Ready,
     Role,
+    Snapshot,
+    SnapshotOffer,
+    SnapshotStatus,
     decode_conf_change,
 )
 from hivenode.encoding.records import encode_record
-from hivenode.errors import Code, HiveError, ensure
+from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.pool.commands import Envelope, Reply
-from hivenode.pool.events import Event
+from hivenode.pool.events import Event, StateReplaced
 from hivenode.pool.state_machine import apply
-from hivenode.runtime.stores import Flush, LogWrite
+from hivenode.runtime.copies import QuorumCopies, SecondCopies, has_one_voter
+from hivenode.runtime.stores import Flush, LogBase, LogWrite, PreparedState
 from simulations.calls import Failure, OnWritten, Write, Written
-from simulations.disk import StateView
+from simulations.disk import Chore, StateView
 from simulations.engine import MS
 from simulations.marks import Kind
+from simulations.snapshots import COPY_US, SnapshotFetcher, offered_snapshot
 
 if TYPE_CHECKING:
     from simulations.node import Node
@@ -77,6 +83,14 @@ class _ReadCall:
             done(failure)
 
 
+@dataclass(slots=True, eq=False)
+class _Fetched:
+    offer: SnapshotOffer
+    prepared: PreparedState
+    dealt_with: Callable[[], None]
+    stepped: bool = False
+
+
 class Replica:
     """See the module; it lives from one start of its node's daemon to the end of that process."""
 
@@ -86,10 +100,10 @@ class Replica:
         self._disk = node.disk
         self._checks = node.world.checks
         self.member_id: Final = node.member_id
-        state = node.disk.state
-        self.view: Final = StateView(state.rows)
-        self.conf = state.conf
-        self.applied_index = state.applied_index
+        mark = node.disk.state.mark
+        self.view: Final = StateView(node.disk.state.image)
+        self.conf = mark.conf
+        self.applied_index, self._applied_term = mark.index, mark.term
         node.disk.log.resume(self.conf, self.applied_index)
         low_ms, high_ms = node.world.settings.election_timeout_ms
         config = RaftConfig(
@@ -115,6 +129,15 @@ class Replica:
         self._running = False
         self._writing = False
         self._flushing = False
+        self._flush_planned = False
+        self._flushed_listeners: list[Callable[[], None]] = []
+        self._copying = False
+        self._fetched: _Fetched | None = None
+        self._installing: Ready | None = None
+        self._copies = SecondCopies(low_ms)
+        self._quorums = QuorumCopies()
+        self.fetcher: Final = SnapshotFetcher(node, self._deliver_snapshot, self._snapshot_failed)
+        self.digest_listeners: list[Callable[[int, bytes], None]] = []
         self._rounds = 0
         self._timer_us = 0
         self.listeners: list[Callable[[tuple[Event, ...]], None]] = []
@@ -131,7 +154,9 @@ class Replica:
 
     def receive(self, message: Message) -> None:
         """A peer's message; dropped when too many wait."""
-        if len(self._messages) < INBOX_MESSAGES_MAX:
+        if isinstance(message, SnapshotOffer):
+            self.fetcher.offered(message)
+        elif len(self._messages) < INBOX_MESSAGES_MAX:
             self._messages.append(message)
             self.wake()
 
@@ -196,6 +221,8 @@ class Replica:
         self._running = True
         raw, clock = self.raw, self._node.clock
         while not self._writing:
+            if self._disk.log.snapshot_wanted and not self._copying:
+                self._make_snapshot()
             raw.tick(clock.monotonic_ms())
             self._take_inbox()
             if raw.has_ready():
@@ -203,6 +230,8 @@ class Replica:
             elif self._must_campaign:
                 self._must_campaign = False
                 raw.campaign()
+            elif self._fetched is not None and self._fetched.stepped:
+                self._refuse_fetched()
             else:
                 break
         self._running = False
@@ -212,6 +241,8 @@ class Replica:
     def _arm(self) -> None:
         """One timer is out at a time; one that comes too early looks again."""
         deadline_ms = self.raw.next_deadline()
+        if self._copies.deadline_ms is not None:
+            deadline_ms = min(deadline_ms, self._copies.deadline_ms)
         if deadline_ms >= NEVER_MS:
             return
         moment_us = max(self._node.clock.moment_us(deadline_ms), self._engine.now_us)
@@ -226,8 +257,16 @@ class Replica:
             self.wake()
 
     def _take_inbox(self) -> None:
-        while self._messages:
-            self.raw.step(self._messages.popleft())
+        if self._messages:
+            now_ms = self._node.clock.monotonic_ms()
+            heard = self._copies.heard if self.leads else None
+            while self._messages:
+                message = self._messages.popleft()
+                if heard is not None:
+                    heard(message.from_, now_ms)
+                self.raw.step(message)
+        if self._copies.deadline_ms is not None:
+            self._copies.release(self.raw.status(), self._node.clock.monotonic_ms())
         for member in self._lost:
             if member == self.leader:
                 self.raw.leader_lost()
@@ -235,6 +274,9 @@ class Replica:
         self._lost.clear()
         while self._proposals:
             self._append(self._proposals.popleft())
+        if self._fetched is not None and not self._fetched.stepped:
+            self._fetched.stepped = True
+            self.raw.step(self._fetched.offer)
         if self._reads:
             reads = [read for read in self._reads if read.done is not None]
             self._reads = []
@@ -281,7 +323,11 @@ class Replica:
             self.raw.validate_state()
         for message in ready.messages:
             self._node.send_message(message)
-        ensure(ready.snapshot is None, "a snapshot arrived although every log is kept whole")
+        if ready.snapshot is not None:
+            self._writing = True
+            self._installing = ready
+            self._install()
+            return
         if not ready.must_sync:
             self._finish(ready)
             return
@@ -328,19 +374,26 @@ class Replica:
     def _apply(self, entries: tuple[Entry, ...]) -> None:
         events: list[Event] = []
         conf_changed = False
+        digest_every = self._node.world.settings.digest_every
         for entry in entries:
             ensure(entry.index == self.applied_index + 1, f"entry {entry.index} is applied out of order")
             reply = Reply(code=Code.SUCCESS, message="")
             repeated = False
             if entry.kind is EntryKind.CONF_CHANGE:
+                before = self.conf
                 self.conf = self.raw.apply_conf_change(decode_conf_change(entry.data))
+                self._quorums.changed(before, self.raw.status().commit)
                 conf_changed = True
             elif entry.data:
                 applied = apply(self.view, entry.index, entry.data, self._node.world.verify)
                 reply, repeated = applied.reply, applied.repeated
                 events.extend(applied.events)
-            self.applied_index = entry.index
-            self._checks.applied(self._node.name, entry, reply, repeated, self.view, self.conf)
+            self.view.finish_entry(entry.index, entry.term)
+            self.applied_index, self._applied_term = entry.index, entry.term
+            self._checks.applied(self._node, entry, reply, repeated, self.view, self.conf)
+            if entry.index % digest_every == 0:
+                for told in self.digest_listeners:
+                    told(entry.index, self.view.chained_digest)
             self._settle(entry, reply)
         self._want_flush()
         while self._applying and self._applying[0][0] <= self.applied_index:
@@ -358,10 +411,23 @@ class Replica:
         proposal = self._agreeing.pop(entry.index, None)
         if proposal is None:
             return
-        if proposal.term == entry.term:
-            proposal.settle(reply)
-        else:
+        if proposal.term != entry.term:
             proposal.settle(Failure(code=Code.NO_LEADER, text="another leader took over first"))
+            return
+        if self._node.tainted:
+            # What a machine says whose memory went wrong is worth nothing, and no client may rely on it.
+            proposal.settle(Failure(code=Code.OUTCOME_UNKNOWN, text="this node's state went wrong"))
+            return
+
+        def acknowledge(copies: int) -> None:
+            self._checks.acknowledged(self._node, entry, copies)
+            proposal.settle(reply)
+
+        if has_one_voter(self.conf) and not isinstance(proposal.write.body, ConfChange):
+            now_ms = self._node.clock.monotonic_ms()
+            self._copies.settle(entry.index, self.raw.status(), now_ms, acknowledge)
+        else:
+            acknowledge(self._quorums.copies(entry.index, self.conf))
 
     def _read_confirmed(self, state: ReadState) -> None:
         reads = self._asked.pop(state.context, None)
@@ -378,6 +444,7 @@ class Replica:
         failed = [*self._agreeing.values(), *self._proposals]
         self._agreeing.clear()
         self._proposals.clear()
+        self._copies.release_all()
         self._asked.clear()
         for proposal in failed:
             code = Code.OUTCOME_UNKNOWN if proposal.index else Code.NO_LEADER
@@ -386,16 +453,138 @@ class Replica:
     # --- writing behind --------------------------------------------------------------------------------------------
 
     def _want_flush(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._node.at(self._engine.now_us + FLUSH_DELAY_US, self._flush)
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._node.at(self._engine.now_us + FLUSH_DELAY_US, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._flush_planned = False
+        if self._flushing or self._installing is not None:
+            self._want_flush()
+        else:
+            self._flush()
 
     def _flush(self) -> None:
+        self._flushing = True
         rows, self.view.dirty = self.view.dirty, {}
-        flush = Flush(rows=rows, applied_index=self.applied_index, conf=self.conf)
+        flush = Flush(
+            rows=rows,
+            applied_index=self.applied_index,
+            applied_term=self._applied_term,
+            digest=self.view.chained_digest,
+            conf=self.conf,
+        )
         self._disk.submit(flush, self._node.bound(lambda: self._flushed(flush)))
 
     def _flushed(self, flush: Flush) -> None:
+        bounds = self._node.world.settings.compaction
+        index = self._disk.log.compactable(bounds, flush.applied_index)
+        # Not while a snapshot is copied, whose index the log must still reach back to.
+        if not index or self._copying:
+            self._flush_ended(flush)
+            return
+
+        def synced() -> None:
+            self._disk.log.begin_compaction(index)
+            self._disk.submit(Chore.COMPACT_LOG, self._node.bound(lambda: self._flush_ended(flush)))
+
+        self._disk.submit(Chore.SYNC_STATE, self._node.bound(synced))
+
+    def _flush_ended(self, flush: Flush) -> None:
         self._flushing = False
         if self.applied_index > flush.applied_index:
             self._want_flush()
+        waiting, self._flushed_listeners = self._flushed_listeners, []
+        for flushed in waiting:
+            flushed()
+
+    # --- snapshots -------------------------------------------------------------------------------------------------
+
+    def _make_snapshot(self) -> None:
+        """A follower needs one: the agreed state as of now is copied out, and offered when the core asks again."""
+        self._copying = True
+        if self._flushing:
+            self._flushed_listeners.append(self._flush_then_copy)
+        else:
+            self._flush_then_copy()
+
+    def _flush_then_copy(self) -> None:
+        if self.view.dirty and self._installing is None:
+            self._flushed_listeners.append(self._copy)
+            self._flush()
+        else:
+            self._copy()
+
+    def _copy(self) -> None:
+        if not self._disk.state.applied_index:
+            self._copying = False
+            return
+        made = self._node.snapshots.make(self._disk.state.image)
+
+        def copied() -> None:
+            self._copying = False
+            ensure(self._disk.log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
+            self._disk.log.keep_snapshot(offered_snapshot(made))
+            self._engine.note(f"{self._node.name} made a snapshot of {made.meta.index}, {made.ref.size_bytes} bytes")
+            if self._installing is not None:
+                self._install()
+            self.wake()
+
+        self._node.at(self._engine.now_us + self._engine.between(*COPY_US), copied)
+
+    def _snapshot_failed(self, offer: SnapshotOffer) -> None:
+        self._node.send_message(SnapshotStatus(to=offer.from_, from_=self.member_id, term=offer.term, ok=False))
+
+    def _deliver_snapshot(self, offer: SnapshotOffer, prepared: PreparedState, dealt_with: Callable[[], None]) -> None:
+        self._fetched = _Fetched(offer, prepared, dealt_with)
+        self.wake()
+
+    def _refuse_fetched(self) -> None:
+        """What the core did not take, because its log went on, is removed."""
+        fetched, self._fetched = self._fetched, None
+        if fetched is not None:
+            self._node.snapshots.discard(fetched.prepared)
+            fetched.dealt_with()
+
+    def _install(self) -> None:
+        """Log and state become the snapshot's by one write, when no flush and no copy is under way; then memory follows."""
+        ready = self._installing
+        if ready is None or self._copying:
+            return
+        if self._flushing:
+            self._flushed_listeners.append(self._install)
+            return
+        snapshot, fetched = ready.snapshot, self._fetched
+        if snapshot is None or fetched is None or fetched.prepared.meta != snapshot.meta:
+            raise InvariantError("the core installs a snapshot that was not fetched")
+        self._fetched = None
+        meta, name = snapshot.meta, fetched.prepared.folder.name
+        batch = LogWrite(
+            hard_state=ready.hard_state,
+            entries=ready.entries,
+            base=LogBase(index=meta.index, term=meta.term, state_folder=name),
+        )
+        self._disk.submit(batch, self._node.bound(lambda: self._installed(ready, snapshot, fetched)))
+
+    def _installed(self, ready: Ready, snapshot: Snapshot, fetched: _Fetched) -> None:
+        self._writing, self._installing = False, None
+        image = self._disk.state.image
+        self.view.adopt(image)
+        self.conf, self.applied_index, self._applied_term = image.mark.conf, image.mark.index, image.mark.term
+        ensure(self.applied_index == snapshot.meta.index, "the adopted state is of another index than its snapshot")
+        self._engine.note(f"{self._node.name} installed the snapshot of {self.applied_index}")
+        self._node.tainted = self._node.world.is_tainted(snapshot)
+        self._checks.installed(self._node, self.applied_index, self._applied_term, self.view, self.conf)
+        self._checks.persisted(self._node.name, ready.entries, self._disk.log)
+        while self._applying and self._applying[0][0] <= self.applied_index:
+            for read in heapq.heappop(self._applying)[2]:
+                read.settle(None)
+        self._running = True
+        for listener in tuple(self.listeners):
+            listener((StateReplaced(index=self.applied_index),))
+        for changed in tuple(self.leadership_listeners):
+            changed()
+        fetched.dealt_with()
+        self._finish(ready)
+        self._running = False
+        self.wake()

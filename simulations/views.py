@@ -47,6 +47,16 @@ class MemoryView:
                 raise RuntimeError("the state was written while it was scanned")
             yield key, self._rows[key]
 
+    def overwrite(self, key: bytes, value: bytes) -> None:
+        """Changes a value behind everybody's back, as a flipped bit does."""
+        self._writes += 1
+        self._rows[key] = value
+
+    def replace(self, rows: dict[bytes, bytes]) -> None:
+        """Other pairs instead of these."""
+        self._writes += 1
+        self._rows = SortedDict(rows)
+
     def rows(self) -> dict[bytes, bytes]:
         """A copy of all pairs, in key order."""
         return dict(self._rows)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, TextIO
 
-from hivenode.consensus import Role
+from hivenode.consensus import Role, Snapshot
 from hivenode.encoding.node_record import NodeId
 from hivenode.pool import queries
+from hivenode.runtime.snapshots import decode_ref
+from hivenode.runtime.stores import CompactionBounds
 from simulations.checkers.violation import demand
 from simulations.checkers.watch import Watch
 from simulations.engine import MS, SECOND, Engine
@@ -43,6 +45,17 @@ class Settings:
     """The network's weather between faults."""
     slowness: int = 1
     """How many times slower all disks are."""
+    compaction: CompactionBounds = field(
+        default_factory=lambda: CompactionBounds(
+            entries_max=200, entries_kept=100, bytes_max=128 << 10, bytes_kept=64 << 10
+        )
+    )
+    """A hundredth of the daemon's bounds, so that compactions and snapshots are everyday events of a short run."""
+    piece_bytes: int = 4 << 10
+    """In which a snapshot is fetched; the daemon's are 1 MiB, of states as many times larger."""
+    corrupt_piece_per_mille: int = 0
+    digest_every: int = 64
+    """Entries between two comparisons of the members' states; the daemon's 1,024 would come a few times an hour."""
 
 
 def moody(seed: int, nodes: int) -> Settings:
@@ -72,6 +85,17 @@ def moody(seed: int, nodes: int) -> Settings:
         slowness=rng.choice([1, 1, 8, 30]),
         # Few entries an append bring out orders of events that whole batches hide.
         max_append_bytes=rng.choice([1 << 20, 1 << 20, 512]),
+        compaction=CompactionBounds(
+            **rng.choice(
+                [
+                    {"entries_max": 200, "entries_kept": 100, "bytes_max": 128 << 10, "bytes_kept": 64 << 10},
+                    {"entries_max": 40, "entries_kept": 5, "bytes_max": 128 << 10, "bytes_kept": 64 << 10},
+                    {"entries_max": 2_000, "entries_kept": 1_000, "bytes_max": 12 << 10, "bytes_kept": 4 << 10},
+                ]
+            )
+        ),
+        piece_bytes=rng.choice([512, 4 << 10]),
+        corrupt_piece_per_mille=rng.choice([0, 5]),
     )
 
 
@@ -87,6 +111,8 @@ class World:
         self.verify: Final = verify
         self.founder: str | None = None
         self.nodes: Final[dict[str, Node]] = {}
+        self.tainted_files: Final[set[str]] = set()
+        """The snapshots that were made of a state with flipped bits."""
         self.names: Final[dict[NodeId, str]] = {}
         for number in range(1, settings.nodes + 1):
             self.add_node(f"n{number}")
@@ -122,6 +148,13 @@ class World:
         ]
         return self.nodes[max(leading)[1]] if leading else None
 
+    def is_tainted(self, snapshot: Snapshot) -> bool:
+        """Whether the snapshot was made of a state whose bits were flipped."""
+        return decode_ref(snapshot.data).sha256 in self.tainted_files
+
+    def anybody_tainted(self) -> bool:
+        return any(node.tainted for node in self.nodes.values())
+
     def troubles(self) -> list[str]:
         """What keeps the hive from being well: empty when it has converged and has nothing left to do."""
         leader = self.leader()
@@ -129,9 +162,18 @@ class World:
             return ["nobody leads"]
         status = leader.replica.status()
         found: list[str] = []
+        for name, since in self.checks.agreed.differs_since.items():
+            replica = self.nodes[name].replica
+            if (
+                replica is not None
+                and replica.applied_index - replica.applied_index % self.settings.digest_every >= since
+            ):
+                found.append(f"{name} has another state since {since} and runs on")
         for node in self.present():
             replica = node.replica
-            if replica is None:
+            if node.broken:
+                found.append(f"{node.name} stopped: {node.broken}")
+            elif replica is None:
                 found.append(f"{node.name} is no member yet")
             elif replica.leader != status.member_id:
                 found.append(f"{node.name} follows {replica.leader}, not {status.member_id}")
@@ -165,7 +207,7 @@ class World:
         looked_at: set[int] = set()
         for node in self.alive():
             replica = node.replica
-            if replica is None:
+            if replica is None or node.tainted:
                 continue
             self.checks.agreed.compare(node.name, replica.applied_index, replica.view)
             if replica.applied_index not in looked_at:

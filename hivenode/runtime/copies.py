@@ -1,7 +1,8 @@
 """On how many disks an acknowledged write lies, and the two-node rule: with one voter, a learner shall have it too.
 
 Rules:
-- With several voters a majority has what is committed, and the reply goes out at once.
+- With several voters a majority has what is committed, and the reply goes out at once. What was committed before a change of
+  the configuration was applied was committed by the voters of before, and counts by them.
 - With one voter the reply waits until a learner's log has the entry on disk, for `SECOND_COPY_MS` at most.
 - Only a learner that keeps up is waited for: one that the leader sends ahead to, and that it heard within an election timeout.
   Otherwise the reply goes out at once, and says that there is one copy.
@@ -39,6 +40,26 @@ def has_one_voter(conf: ConfState) -> bool:
 def quorum_size(conf: ConfState) -> int:
     """On how many voters' disks everything committed lies at least; 0 without a configuration."""
     return max((len(half) // 2 + 1 for half in (conf.voters, conf.voters_outgoing) if half), default=0)
+
+
+class QuorumCopies:
+    """How many voters' disks have a committed entry for certain, while the configuration changes."""
+
+    def __init__(self) -> None:
+        self._before = 0
+        self._until = 0
+
+    def changed(self, before: ConfState, committed: int) -> None:
+        """A change of the configuration is applied; up to the entry `committed` the voters of before decided."""
+        size = quorum_size(before)
+        # A batch may hold two changes, and what they cover the fewest of all their voters may have.
+        self._before = min(size, self._before) if self._until == committed else size
+        self._until = committed
+
+    def copies(self, index: int, conf: ConfState) -> int:
+        """Of the entry at `index`; `conf` is the configuration as it is now."""
+        size = quorum_size(conf)
+        return min(size, self._before) if index <= self._until else size
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.pool.commands import Envelope, Reply
 from hivenode.pool.events import Event, StateReplaced
 from hivenode.pool.state_machine import apply
-from hivenode.runtime.copies import SecondCopies, acknowledged_copies, has_one_voter, quorum_size
+from hivenode.runtime.copies import QuorumCopies, SecondCopies, acknowledged_copies, has_one_voter, quorum_size
 from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Read, Transfer
 from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher, encode_ref
 from hivenode.runtime.stores import (
@@ -150,6 +150,7 @@ class Replica:
         self._copying = asyncio.Lock()
         self._making: asyncio.Task[None] | None = None
         self._copies = SecondCopies(config.election_timeout_ms[0])
+        self._quorums = QuorumCopies()
         self._fetcher = SnapshotFetcher(
             storage=snapshots, fetch=fetch, deliver=self._deliver_snapshot, failed=self._snapshot_failed
         )
@@ -486,7 +487,9 @@ class Replica:
             ensure(entry.index == self._state.applied_index + 1, f"entry {entry.index} is applied out of order")
             reply = Reply(code=Code.SUCCESS, message="")
             if entry.kind is EntryKind.CONF_CHANGE:
+                before = self._state.conf
                 self._state.conf = self._raw.apply_conf_change(decode_conf_change(entry.data))
+                self._quorums.changed(before, self._raw.status().commit)
                 conf_changed = True
             elif entry.data:
                 applied = apply(self._state, entry.index, entry.data, self._verify)
@@ -529,7 +532,7 @@ class Replica:
         if has_one_voter(conf) and not isinstance(proposal.body, ConfChange):
             self._copies.settle(entry.index, self._raw.status(), self._clock_ms(), acknowledge)
         else:
-            acknowledge(quorum_size(conf))
+            acknowledge(self._quorums.copies(entry.index, conf))
 
     def _read_confirmed(self, state: ReadState) -> None:
         reads = self._asked.pop(state.context, None)

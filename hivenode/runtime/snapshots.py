@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import Enum, unique
 from typing import Any, Final
 
 import structlog
@@ -57,6 +58,53 @@ def decode_ref(data: bytes) -> SnapshotRef:
             raise DecodeError("this is no descriptor of a snapshot")
 
 
+@unique
+class Offered(Enum):
+    """What an offer comes to."""
+
+    DROPPED = "dropped"
+    RENEWED = "renewed"
+    BEGUN = "begun"
+    REPLACES = "replaces"
+    """What was under way is given up for it."""
+
+
+class SnapshotFetch:
+    """Which offer is fetched, and whether it is tried once more: the decisions, without the waiting."""
+
+    def __init__(self) -> None:
+        self._offer: SnapshotOffer | None = None
+        self._ref: SnapshotRef | None = None
+        self._tries = 0
+        self.delivering = False
+        """The snapshot is on disk and given to the core; nothing takes its place."""
+
+    @property
+    def current(self) -> SnapshotOffer:
+        """The offer that is fetched, as it was renewed last."""
+        if self._offer is None:
+            raise AssertionError  # never reached: a fetch runs for an offer
+        return self._offer
+
+    def offered(self, offer: SnapshotOffer, ref: SnapshotRef, *, under_way: bool) -> Offered:
+        """Decides by the table above. `under_way`: a fetch, or its delivery, has not ended."""
+        if under_way:
+            if ref == self._ref:
+                self._offer = offer
+                return Offered.RENEWED
+            if self.delivering or self._offer is None or offer.term <= self._offer.term:
+                return Offered.DROPPED
+        self._offer, self._ref = offer, ref
+        self.delivering, self._tries = False, 0
+        return Offered.REPLACES if under_way else Offered.BEGUN
+
+    def try_again(self, code: Code, *, progressed: bool) -> bool:
+        """Whether to go on after a try that broke off; `progressed` says that it brought a new byte."""
+        self._tries = 1 if progressed else self._tries + 1
+        hopeless = code in (Code.BLOB_NOT_FOUND, Code.DISK_FULL, Code.PERMISSION_DENIED)
+        return self._tries < TRIES_MAX and not hopeless
+
+
 class SnapshotFetcher:
     """Brings offered snapshots to this node's disk.
 
@@ -77,10 +125,8 @@ class SnapshotFetcher:
         self._fetch = fetch
         self._deliver = deliver
         self._failed = failed
-        self._offer: SnapshotOffer | None = None
-        self._ref: SnapshotRef | None = None
+        self._decide = SnapshotFetch()
         self._task: asyncio.Task[None] | None = None
-        self._delivering = False
 
     def offered(self, offer: SnapshotOffer) -> None:
         """A leader offers a snapshot; the work goes on beside."""
@@ -89,14 +135,12 @@ class SnapshotFetcher:
         except DecodeError as error:
             _log.warning("an offered snapshot is not understood", reason=str(error), leader=offer.from_)
             return
-        if self._task is not None and not self._task.done():
-            if ref == self._ref:
-                self._offer = offer
+        under_way = self._task is not None and not self._task.done()
+        match self._decide.offered(offer, ref, under_way=under_way):
+            case Offered.DROPPED | Offered.RENEWED:
                 return
-            if self._delivering or self._offer is None or offer.term <= self._offer.term:
-                return
-            self._task.cancel()
-        self._offer, self._ref = offer, ref
+            case Offered.REPLACES if self._task is not None:
+                self._task.cancel()
         self._task = asyncio.create_task(self._run(ref, self._task), name="snapshot")
 
     async def aclose(self) -> None:
@@ -111,43 +155,35 @@ class SnapshotFetcher:
         task = self._task
         return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
-    def _current(self) -> SnapshotOffer:
-        offer = self._offer
-        if offer is None:
-            raise AssertionError  # never reached: a fetch runs for an offer
-        return offer
-
     async def _run(self, ref: SnapshotRef, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait((before,))
-        self._delivering = False
         try:
             prepared = await self._bring(ref)
         except HiveError as error:
-            _log.warning("a snapshot cannot be fetched", leader=self._current().from_, reason=error.message)
+            _log.warning("a snapshot cannot be fetched", leader=self._decide.current.from_, reason=error.message)
             await asyncio.sleep(FAILED_PAUSE_S)
-            self._failed(self._current())
+            self._failed(self._decide.current)
             return
-        self._delivering = True
-        await self._deliver(self._current(), prepared)
+        self._decide.delivering = True
+        await self._deliver(self._decide.current, prepared)
 
     async def _bring(self, ref: SnapshotRef) -> PreparedState:
         """Fetches and unpacks. Raises HiveError when it fails for good."""
-        meta = self._current().snapshot.meta
-        _log.info("fetching a snapshot", leader=self._current().from_, index=meta.index, size_bytes=ref.size_bytes)
-        offset, tries = await asyncio.to_thread(self._storage.received_bytes, ref), 0
+        meta = self._decide.current.snapshot.meta
+        _log.info("fetching a snapshot", leader=self._decide.current.from_, index=meta.index, size_bytes=ref.size_bytes)
+        offset = await asyncio.to_thread(self._storage.received_bytes, ref)
         while offset < ref.size_bytes:
             before = offset
             try:
-                async with closing(self._fetch(self._current().from_, ref, offset)) as pieces:
+                async with closing(self._fetch(self._decide.current.from_, ref, offset)) as pieces:
                     async for data in pieces:
                         await asyncio.to_thread(self._storage.receive, ref, offset, data)
                         offset += len(data)
                 if offset < ref.size_bytes:
                     raise HiveError(Code.NODE_OFFLINE, "the snapshot ended too early")
             except HiveError as error:
-                tries = 1 if offset > before else tries + 1
                 await asyncio.sleep(RETRY_S)
-                if tries >= TRIES_MAX or error.code in (Code.BLOB_NOT_FOUND, Code.DISK_FULL, Code.PERMISSION_DENIED):
+                if not self._decide.try_again(error.code, progressed=offset > before):
                     raise
         return await asyncio.to_thread(self._storage.prepare, ref, meta)

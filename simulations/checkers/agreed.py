@@ -39,27 +39,59 @@ class AgreedChecker:
         """By owner and key of a request: the index that first did it, and its reply."""
         self.first_applied_us: dict[int, int] = {}
         self.refusals = 0
-        self._outcomes: list[tuple[Reply, bool, ConfState]] = []
+        self.differs_since: dict[str, int] = {}
+        """The replicas whose state is another because bits were flipped, and since which entry."""
+        self._outcomes: list[tuple[Reply, bool, ConfState, bytes]] = []
         self._digests: dict[int, bytes] = {}
         self._ended: dict[tuple[str, str, int], int] = {}
         self._assigned: set[AttemptKey] = set()
 
     def applied(
-        self, name: str, entry: Entry, reply: Reply, repeated: bool, view: MemoryView, conf: ConfState, now_us: int
+        self,
+        name: str,
+        entry: Entry,
+        reply: Reply,
+        repeated: bool,
+        view: MemoryView,
+        conf: ConfState,
+        now_us: int,
+        *,
+        digest: bytes = b"",
+        tainted: bool = False,
     ) -> None:
-        """A replica applied an entry."""
+        """A replica applied an entry.
+
+        Args:
+            digest: of all that entries ever wrote, as members compare it.
+            tainted: bits of this replica's state were flipped, so that it may differ, and is to be found out.
+        """
         place = entry.index - 1
+        if tainted:
+            if place < len(self._outcomes) and self._outcomes[place][3] != digest:
+                self.differs_since.setdefault(name, entry.index)
+            return
         if place == len(self._outcomes):
-            self._outcomes.append((reply, repeated, conf))
+            self._outcomes.append((reply, repeated, conf, digest))
             self._first(entry, reply, repeated, view, now_us)
         else:
             known = self._outcomes[place]
             demand(
-                known == (reply, repeated, conf),
-                f"{name} came to another reply at entry {entry.index}: {reply}, not {known[0]}",
+                known == (reply, repeated, conf, digest),
+                f"{name} came to another reply or state at entry {entry.index}: {reply}, not {known[0]}",
             )
         if entry.index % DIGEST_EVERY == 0:
             self.compare(name, entry.index, view)
+
+    def installed(
+        self, name: str, index: int, view: MemoryView, conf: ConfState, *, digest: bytes, tainted: bool
+    ) -> None:
+        """A snapshot took the place of a replica's state."""
+        self.differs_since.pop(name, None)
+        if tainted:
+            return
+        known = self._outcomes[index - 1]
+        demand(known[2:] == (conf, digest), f"{name} installed another state of {index} than was agreed on")
+        self.compare(name, index, view)
 
     def compare(self, name: str, index: int, view: MemoryView) -> None:
         """Compares a replica's whole state with the others' at the same index."""

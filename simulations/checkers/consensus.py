@@ -61,6 +61,12 @@ class ConsensusChecker:
                 f"{name} has another entry {entry.index} of term {entry.term}, or another log before it",
             )
 
+    def installed(self, name: str, index: int, term: int) -> None:
+        """A snapshot took the place of a member's log and state."""
+        demand(index <= len(self.committed), f"{name} installed a snapshot of {index}, which was never committed")
+        there = self.committed[index - 1]
+        demand(there.term == term, f"{name} installed a snapshot of {index} of term {term}, not {there.term}")
+
     def applied(self, name: str, entry: Entry) -> bool:
         """A member applies an entry; returns whether it is the first to do so."""
         known = len(self.committed)

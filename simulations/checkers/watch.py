@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hivenode.consensus import ConfState, Entry, EntryKind, LogView, RaftStatus
 from hivenode.pool.commands import Reply
 from hivenode.runtime.ports import AttemptKey
 from simulations.checkers.agreed import AgreedChecker
 from simulations.checkers.consensus import ConsensusChecker
+from simulations.checkers.copies import CopiesChecker
 from simulations.engine import Engine
 from simulations.marks import Kind
-from simulations.views import MemoryView
+
+if TYPE_CHECKING:
+    from simulations.disk import StateView
+    from simulations.node import Node
 
 
 class Watch:
@@ -22,6 +26,8 @@ class Watch:
         self._engine = engine
         self.consensus: Final = ConsensusChecker()
         self.agreed: Final = AgreedChecker()
+        self.copies: Final = CopiesChecker()
+        self.installs = 0
 
     def leads(self, name: str, status: RaftStatus, log: LogView, tail: Sequence[Entry]) -> None:
         self.consensus.leads(status.member_id, status.term, log, tail)
@@ -29,13 +35,31 @@ class Watch:
     def persisted(self, name: str, entries: Sequence[Entry], log: LogView) -> None:
         self.consensus.persisted(name, entries, log)
 
-    def applied(self, name: str, entry: Entry, reply: Reply, repeated: bool, view: MemoryView, conf: ConfState) -> None:
-        if self.consensus.applied(name, entry):
+    def applied(self, node: Node, entry: Entry, reply: Reply, repeated: bool, view: StateView, conf: ConfState) -> None:
+        if self.consensus.applied(node.name, entry):
             self._engine.mark(Kind.COMMIT, number=entry.index)
             if entry.kind is EntryKind.CONF_CHANGE:
                 self._engine.mark(Kind.CONFIGURATION, text=_members(conf), number=entry.index)
             self._engine.note(f"{entry.index} of term {entry.term} is committed: {reply.code} {reply.number}")
-        self.agreed.applied(name, entry, reply, repeated, view, conf, self._engine.now_us)
+        self.agreed.applied(
+            node.name,
+            entry,
+            reply,
+            repeated,
+            view,
+            conf,
+            self._engine.now_us,
+            digest=view.chained_digest,
+            tainted=node.tainted,
+        )
+
+    def installed(self, node: Node, index: int, term: int, view: StateView, conf: ConfState) -> None:
+        self.installs += 1
+        self.consensus.installed(node.name, index, term)
+        self.agreed.installed(node.name, index, view, conf, digest=view.chained_digest, tainted=node.tainted)
+
+    def acknowledged(self, node: Node, entry: Entry, copies: int) -> None:
+        self.copies.acknowledged(node, entry, copies)
 
     def ordered(self, name: str, key: AttemptKey) -> None:
         self.agreed.ordered(name, key)
