@@ -163,6 +163,8 @@ class Coordinator:
 
     def _order(self, session: Session, task: TaskRecord) -> None:
         key = key_of(task)
+        if self._node.tainted:
+            self._node.world.doubtful_orders.add(key)
         session.known.add(key)
         session.tell(AttemptOrder(key=key, data=task.data, holders=(), spec=task.spec))
 

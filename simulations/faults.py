@@ -1,7 +1,9 @@
 """What goes wrong: each fault begins at a moment, lasts a while, and takes itself back.
 
 A wiped disk takes a copy away for good, so it comes only while every other copy is whole and the configuration holds no
-member that is gone: the hive promises to survive one such loss at a time. All other faults come in any number at once.
+member that is gone: the hive promises to survive one such loss at a time. A flipped bit may cost a copy as well, so it comes by
+the same rule; the machine that ends itself for it is wiped, and joins again, when a majority has the whole log without it. All
+other faults come in any number at once.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from hivenode.pool import queries
+from hivenode.ledger import chain
+from hivenode.pool import keys, queries
 from hivenode.pool.commands import RemoveNode
 from simulations.calls import Write
-from simulations.engine import MS
+from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Weather
 from simulations.node import Node
@@ -26,6 +29,12 @@ SLOWNESS: Final = (10, 200)
 NODES_MORE_MAX: Final = 2
 """Machines that join beyond those that the run began with."""
 LEAVE_LOOK_US: Final = 500 * MS
+REPLACE_LOOK_US: Final = 1 * SECOND
+HOT_ROWS: Final = (keys.CLOCK, keys.COUNTERS, chain.HEAD, chain.BALANCES)
+"""Rows that are read and written all the time, so that a flipped bit in them shows in what is written next."""
+DOUBT_US: Final = 60 * SECOND
+"""A machine whose flipped bits have shown nowhere by then is found by its owner, before its snapshots go far: nothing in the
+agreed state can tell a row that nobody writes."""
 
 
 class Faults:
@@ -47,6 +56,7 @@ class Faults:
         self._names = names
         self._stopped = False
         self._added = 0
+        self._doubted_us: dict[str, int] = {}
         self.count = 0
 
     def _known(self) -> dict[str, Callable[[], None]]:
@@ -64,6 +74,8 @@ class Faults:
             "fulldisk": self._full_disk,
             "clock": self._clock,
             "transfer": self._transfer,
+            "flipstate": self._flip_state,
+            "fliplog": self._flip_log,
             "wipe": self._wipe,
             "join": self._join,
             "leave": self._leave,
@@ -72,6 +84,7 @@ class Faults:
     def start(self) -> None:
         if self._kinds:
             self._plan_next()
+            self._engine.after(REPLACE_LOOK_US, self._replace_broken)
 
     def _plan_next(self) -> None:
         self._engine.after(self._engine.between(*self.world.settings.fault_every_us), self._next)
@@ -144,6 +157,32 @@ class Faults:
             node.wipe()
             self._later(node.boot)
 
+    def _replace_broken(self) -> None:
+        """An owner sees to machines that ended themselves or are in doubt; also after all other faults have ended."""
+        self._engine.after(REPLACE_LOOK_US, self._replace_broken)
+        now_us = self._engine.now_us
+        for node in self.world.present():
+            if not node.tainted or self.world.has_shown(node):
+                self._doubted_us.pop(node.name, None)
+            elif not node.broken and now_us - self._doubted_us.setdefault(node.name, now_us) >= DOUBT_US:
+                node.break_off("its owner finds that its memory went wrong")
+            if node.broken and self._can_lose(node):
+                node.wipe()
+                node.boot()
+
+    def _can_lose(self, node: Node) -> bool:
+        """Whether a majority of the voters has the whole log without this machine's disk."""
+        leader = self.world.leader()
+        if leader is None or leader.replica is None or leader is node:
+            return False
+        status = leader.replica.status()
+        having = {
+            other.member_id
+            for other in self.world.alive()
+            if other.disk.log.last_index() >= status.last_index and not other.disk.log.damaged
+        }
+        return not status.conf.is_joint and 2 * len(status.conf.voters & having) > len(status.conf.voters)
+
     def _copies_are_whole(self) -> bool:
         leader = self.world.leader()
         if leader is None or leader.replica is None:
@@ -156,7 +195,11 @@ class Faults:
             and len(status.conf.voters) >= 3
             and status.conf.members() == frozenset(current)
             and all(
-                node.alive and node.disk.log.last_index() >= status.last_index and not node.disk.full
+                node.alive
+                and node.disk.log.last_index() >= status.last_index
+                and not node.disk.full
+                and not node.disk.log.damaged
+                and not node.tainted
                 for node in current.values()
             )
         )
@@ -237,6 +280,19 @@ class Faults:
 
         self._later(mend)
 
+    def _flip_state(self) -> None:
+        """A bit of agreed state flips; mostly in a row that is read and written all the time."""
+        if self._copies_are_whole():
+            node = self._any()
+            if node is not None:
+                node.flip_state(prefixes=HOT_ROWS if self._engine.chance(800) else (b"",))
+
+    def _flip_log(self) -> None:
+        if self._copies_are_whole():
+            node = self._any()
+            if node is not None:
+                node.flip_log()
+
     def _clock(self) -> None:
         node = self._any()
         if node is None:
@@ -275,7 +331,7 @@ class Faults:
     def _see_off(self, going: Node) -> None:
         """Asks until the hive has let the machine go, for an answer may get lost with its leader; then switches it off."""
         leader = self.world.leader()
-        if leader is not None and leader.replica is not None and leader is not going:
+        if leader is not None and leader.replica is not None and leader is not going and not leader.tainted:
             status = leader.replica.status()
             if queries.node(leader.replica.view, going.node_id) is not None:
                 command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")

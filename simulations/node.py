@@ -241,12 +241,18 @@ class Node:
         compared = isinstance(error, InvariantError) and self.digests is not None and self.world.anybody_tainted()
         if not (self.tainted or self.disk.log.damaged or compared):
             raise error
-        self.world.engine.note(f"{self.member_id} stops: {error}")
         if self.tainted or self.disk.log.damaged:
-            self.broken = str(error)
+            self.break_off(f"{type(error).__name__} {error}")
         else:
             # No majority could say which state is right; a person does, and starts this one again.
+            self.world.engine.note(f"{self.member_id} stops: {error}")
             self.world.engine.after(PERSON_US, self.boot)
+            self.crash()
+
+    def break_off(self, why: str) -> None:
+        """The daemon ends itself for good."""
+        self.broken = why
+        self.world.engine.note(f"{self.member_id} stops for good: {why}")
         self.crash()
 
     def flip_log(self) -> bool:

@@ -116,7 +116,8 @@ class Worker:
             return
         attempt = _Attempt(key)
         self._attempts[key] = attempt
-        self._node.world.checks.ordered(self._node.name, key)
+        if key not in self._node.world.doubtful_orders:
+            self._node.world.checks.ordered(self._node.name, key)
         self._node.at(self._engine.now_us + self._engine.between(*SETUP_US), lambda: self._start(attempt))
 
     def _start(self, attempt: _Attempt) -> None:

@@ -9,6 +9,7 @@ from typing import Final, TextIO
 from hivenode.consensus import Role, Snapshot
 from hivenode.encoding.node_record import NodeId
 from hivenode.pool import queries
+from hivenode.runtime.ports import AttemptKey
 from hivenode.runtime.snapshots import decode_ref
 from hivenode.runtime.stores import CompactionBounds
 from simulations.checkers.violation import demand
@@ -111,6 +112,8 @@ class World:
         self.verify: Final = verify
         self.founder: str | None = None
         self.nodes: Final[dict[str, Node]] = {}
+        self.doubtful_orders: Final[set[AttemptKey]] = set()
+        """What leaders with flipped bits told workers to run."""
         self.tainted_files: Final[set[str]] = set()
         """The snapshots that were made of a state with flipped bits."""
         self.names: Final[dict[NodeId, str]] = {}
@@ -152,6 +155,13 @@ class World:
         """Whether the snapshot was made of a state whose bits were flipped."""
         return decode_ref(snapshot.data).sha256 in self.tainted_files
 
+    def has_shown(self, node: Node) -> bool:
+        """Whether the node's state differed at an entry that members compare themselves at, so that it must stop."""
+        since = self.checks.agreed.differs_since.get(node.name)
+        if since is None or node.replica is None:
+            return False
+        return node.replica.applied_index - node.replica.applied_index % self.settings.digest_every >= since
+
     def anybody_tainted(self) -> bool:
         return any(node.tainted for node in self.nodes.values())
 
@@ -162,17 +172,14 @@ class World:
             return ["nobody leads"]
         status = leader.replica.status()
         found: list[str] = []
-        for name, since in self.checks.agreed.differs_since.items():
-            replica = self.nodes[name].replica
-            if (
-                replica is not None
-                and replica.applied_index - replica.applied_index % self.settings.digest_every >= since
-            ):
-                found.append(f"{name} has another state since {since} and runs on")
         for node in self.present():
             replica = node.replica
             if node.broken:
                 found.append(f"{node.name} stopped: {node.broken}")
+            elif node.tainted:
+                found.append(
+                    f"{node.name} runs with a state that {'differs' if self.has_shown(node) else 'is in doubt'}"
+                )
             elif replica is None:
                 found.append(f"{node.name} is no member yet")
             elif replica.leader != status.member_id:
