@@ -7,11 +7,11 @@ Works on the stopped daemon's data directory. It shows the end of every log at h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,13 +23,18 @@ from hivenode.cli.settings import current_settings, data_folder, shared_options
 from hivenode.errors import Code, HiveError
 
 if TYPE_CHECKING:
-    from hivenode.encoding.node_record import NodeId
+    from hivenode.encoding.node_record import NodeId, SignedNodeRecord
     from hivenode.identity import Identity
     from hivenode.pool.records import NodeEntry
     from hivenode.runtime.recovery import LogTail, RecoveryPlan
     from hivenode.storage.log_store import LogStore
 
-ANSWER_DEADLINE_S: Final = 2.0
+ASKING_S_MAX: Final = 15.0
+"""A machine under load, or one whose daemon has just been started, answers within it; then silence counts."""
+ANSWER_DEADLINE_S: Final = 5.0
+"""Of one question; meanwhile the same machine is asked at its other addresses."""
+ASKED_AGAIN_AFTER_S: Final = 0.25
+"""A refused connection says so at once; its daemon may be about to start."""
 RECORD_LIFETIME_MS: Final = 3_600_000
 """The record with which a stopped node asks who is there; it is told to nobody else."""
 
@@ -42,6 +47,7 @@ class _Stopped:
     tail: LogTail
     identity: Identity
     nodes: tuple[NodeEntry, ...]
+    """As of the log's end. What is on disk of the agreed state may be older, and lack where the others are."""
 
 
 @click.command()
@@ -60,14 +66,15 @@ def recover(dead: tuple[str, ...], compare: tuple[Path, ...], yes: bool) -> None
     Name every other member: with --dead when it is gone, with --compare when its data directory is at hand. A machine that
     was declared dead must start with an empty log when it comes back.
     """
-    from hivenode.runtime.recovery import plan_recovery, recovery_write
+    from hivenode.runtime.recovery import members_of, plan_recovery, recovery_write
 
     settings = current_settings()
     with _opened(data_folder(settings)) as mine, _all_opened(compare) as others:
-        answering = asyncio.run(_answering(mine))
+        named = _named(mine, dead)
+        answering = asyncio.run(_answering(mine, members_of(mine.tail.conf) | named))
         if not settings.json:
             _show([mine, *others], answering)
-        plan = plan_recovery(mine.tail, [other.tail for other in others], _named(mine, dead), answering)
+        plan = plan_recovery(mine.tail, [other.tail for other in others], named, answering)
         if not settings.json:
             print_fields(
                 [
@@ -136,14 +143,14 @@ def _named(mine: _Stopped, dead: tuple[str, ...]) -> frozenset[NodeId]:
     return frozenset(found)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(folder: Path) -> Iterator[_Stopped]:
     """Opens a data directory as its daemon would. Raises HiveError when that runs, or there is no log."""
     from hivenode.daemon import DataDirectory
     from hivenode.identity import load_identity
     from hivenode.pool import queries
     from hivenode.pool.records import NodeKind
-    from hivenode.runtime.recovery import read_tail
+    from hivenode.runtime.recovery import catch_up, tail_of
     from hivenode.storage.log_store import LogStore
     from hivenode.storage.state_store import StateStore
 
@@ -156,13 +163,13 @@ def _opened(folder: Path) -> Iterator[_Stopped]:
         log = LogStore(folder / "log")
         state = StateStore(folder / log.state_folder)
         try:
-            tail = read_tail(
+            catch_up(log, state)
+            tail = tail_of(
                 log,
                 hive_id=log.hive_id,
                 node_id=identity.node_id,
                 incarnation=log.incarnation,
                 conf=state.conf,
-                applied=state.applied_index,
             )
             nodes = tuple(entry for entry in queries.nodes(state) if entry.kind is NodeKind.HIVE)
             yield _Stopped(log=log, tail=tail, identity=identity, nodes=nodes)
@@ -173,45 +180,68 @@ def _opened(folder: Path) -> Iterator[_Stopped]:
         directory.release()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _all_opened(folders: Sequence[Path]) -> Iterator[list[_Stopped]]:
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         yield [stack.enter_context(_opened(folder)) for folder in folders]
 
 
-async def _answering(mine: _Stopped) -> frozenset[NodeId]:
-    """The members that answer at an address that the agreed state has of them."""
-    from hivenode.encoding.node_record import SignedNodeRecord, open_record
-    from hivenode.encoding.records import decode_record
-    from hivenode.identity import verify_signature
+async def _answering(mine: _Stopped, wanted: frozenset[NodeId]) -> frozenset[NodeId]:
+    """Which of the wanted machines answer for the hive, asked again and again for a bounded time.
+
+    Raises: HiveError when this machine cannot ask: nobody's silence would say anything then.
+    """
     from hivenode.transport.peer_link import Self
     from hivenode.transport.peers import GrpcPeers
 
-    own = next((entry for entry in mine.nodes if entry.node_id == mine.identity.node_id), None)
-    if own is None:
-        return frozenset()
     now_ms = time.time_ns() // 1_000_000
-    record = open_record(decode_record(SignedNodeRecord, own.signed_record), verify_signature)
-    signed = mine.identity.sign_record(dataclasses.replace(record, expires_ms=now_ms + RECORD_LIFETIME_MS))
+    signed = _own_record(mine, now_ms)
     peers = GrpcPeers(
         Self(identity=mine.identity, record=lambda: signed, hive_id=lambda: mine.tail.hive_id, now_ms=lambda: now_ms)
     )
 
-    async def answers(entry: NodeEntry) -> bool:
-        for address in entry.addresses:
-            try:
+    async def answers(node: NodeId, address: str) -> NodeId:
+        while True:
+            with contextlib.suppress(HiveError):
                 intro = await peers.introduce(address, ANSWER_DEADLINE_S)
-            except HiveError:
-                continue
-            if intro.record.node_id == entry.node_id and intro.hive_id == mine.tail.hive_id:
-                return True
-        return False
+                if intro.record.node_id == node and intro.hive_id == mine.tail.hive_id:
+                    return node
+            await asyncio.sleep(ASKED_AGAIN_AFTER_S)
 
-    others = [entry for entry in mine.nodes if entry.node_id != mine.identity.node_id]
+    others = {entry.node_id: entry.addresses for entry in mine.nodes if entry.node_id in wanted - {mine.tail.node_id}}
+    asking = [asyncio.create_task(answers(node, address)) for node, found in others.items() for address in found]
+    if asking:
+        names = ", ".join(short(node) for node in others)
+        click.echo(f"waiting for an answer of {names} (at most {ASKING_S_MAX:g} s)", err=True)
+    answering: set[NodeId] = set()
     try:
-        found = await asyncio.gather(*(answers(entry) for entry in others))
+        async with asyncio.timeout(ASKING_S_MAX):
+            for answer in asyncio.as_completed(asking):
+                answering.add(await answer)
+                if answering == set(others):
+                    break
+    except TimeoutError:
+        pass  # Who has not answered by now is silent.
     finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
         await peers.aclose()
-    return frozenset(entry.node_id for entry, answered in zip(others, found, strict=True) if answered)
+    return frozenset(answering)
+
+
+def _own_record(mine: _Stopped, now_ms: int) -> SignedNodeRecord:
+    """The record with which this machine asks; signed anew, since the one that the hive has may have expired."""
+    from hivenode.encoding.node_record import SignedNodeRecord, open_record
+    from hivenode.encoding.records import decode_record
+    from hivenode.identity import verify_signature
+
+    own = next((entry for entry in mine.nodes if entry.node_id == mine.identity.node_id), None)
+    if own is None:
+        raise HiveError(
+            Code.INVALID_ARGUMENT,
+            "the log of this data directory does not reach to this machine's own record, so the others cannot be asked "
+            "whether they run: start the daemon, or recover on another machine",
+        )
+    record = open_record(decode_record(SignedNodeRecord, own.signed_record), verify_signature)
+    return mine.identity.sign_record(dataclasses.replace(record, expires_ms=now_ms + RECORD_LIFETIME_MS))

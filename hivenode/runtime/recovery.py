@@ -15,6 +15,7 @@ when the log ended in one, make this member the only voter, note the recovery, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -34,11 +35,12 @@ from hivenode.consensus.confchange import InvalidConfChangeError, apply_change
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import Record, encode_record
 from hivenode.encoding.recovery import RECOVERY_DOMAIN, RecoveryRecord, SignedRecovery, next_epoch
-from hivenode.errors import Code, HiveError
-from hivenode.identity import Identity
+from hivenode.errors import Code, HiveError, ensure
+from hivenode.identity import Identity, verify_signature
 from hivenode.pool.commands import Envelope, NoteRecovery, RemoveNode
+from hivenode.pool.state_machine import apply
 from hivenode.runtime.local import member_id_of, node_of
-from hivenode.runtime.stores import LogWrite
+from hivenode.runtime.stores import LogWrite, StateStorage
 
 _READ_BYTES: Final = 1 << 20
 
@@ -73,19 +75,26 @@ class RecoveryPlan:
     may_be_lost: str
 
 
-def read_tail(
-    log: LogView, *, hive_id: str, node_id: NodeId, incarnation: str, conf: ConfState, applied: int
-) -> LogTail:
-    """Reads a stopped log to its end. `conf` is the configuration as of the entry `applied`."""
-    last, index = log.last_index(), max(applied, log.first_index() - 1)
-    while index < last:
-        for entry in log.entries(index + 1, last + 1, _READ_BYTES):
-            index = entry.index
+def catch_up(log: LogView, state: StateStorage) -> None:
+    """Applies to the agreed state, in memory alone, what a stopped log has beyond it, whether or not it was ever committed.
+
+    Raises: InvariantError when the agreed state contradicts itself, or the log does not reach back to it.
+    """
+    ensure(state.applied_index >= log.first_index() - 1, "the log begins after the agreed state ends")
+    while state.applied_index < log.last_index():
+        for entry in log.entries(state.applied_index + 1, log.last_index() + 1, _READ_BYTES):
             if entry.kind is EntryKind.CONF_CHANGE:
-                try:
-                    conf = apply_change(conf, decode_conf_change(entry.data))
-                except InvalidConfChangeError:
-                    continue  # As a member that applies it: nothing changes.
+                # One that is not valid changes nothing, as at a member that applies it.
+                with contextlib.suppress(InvalidConfChangeError):
+                    state.conf = apply_change(state.conf, decode_conf_change(entry.data))
+            elif entry.data:
+                apply(state, entry.index, entry.data, verify_signature)
+            state.finish_entry(entry.index, entry.term)
+
+
+def tail_of(log: LogView, *, hive_id: str, node_id: NodeId, incarnation: str, conf: ConfState) -> LogTail:
+    """Where a stopped log ends; `conf` is the configuration there."""
+    last = log.last_index()
     return LogTail(
         hive_id=hive_id,
         member_id=member_id_of(node_id, incarnation),

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_birth import begin_birth
 from tests.e2e.user import User
 from tests.support.daemons import ANSWER_DEADLINE_S, ROOT, Daemon, Hive, hive, wait_for
 
 GRANT_CPT = 1000
 USAGE = 2
+RECOVERY_DEADLINE_S = 60.0
+"""A machine that is gone is asked for a quarter of a minute."""
+
+
+def start_recovery(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "hivenode", "cluster", "recover", "--data-dir", str(daemon.data_dir), *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=daemon.environment)
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """What a command came to, however it ends."""
+    try:
+        out, errors = process.communicate(timeout=RECOVERY_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
 def recover(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "hivenode", "cluster", "recover", "--data-dir", str(daemon.data_dir), *arguments]
-    return subprocess.run(
-        argv, capture_output=True, text=True, timeout=ANSWER_DEADLINE_S, cwd=ROOT, env=daemon.environment, check=False
-    )
+    return ended(start_recovery(daemon, *arguments))
 
 
 def caught_up(made: Hive, daemon: Daemon) -> None:
@@ -98,3 +116,52 @@ def test_nothing_is_recovered_while_a_quorum_answers(tmp_path: Path) -> None:
         assert done.stdout.count("answers") == 2
         stopped.start()
         made.wait(nodes=3, voters=3)
+
+
+def test_a_machine_that_answers_only_at_the_second_asking_is_not_dead(tmp_path: Path) -> None:
+    with hive(tmp_path, 2) as made:
+        other, stopped = made.leader(), made.followers()[0]
+        address, node_id = other.peer_address, other.node_id
+        caught_up(made, stopped)
+        stopped.kill()
+        other.kill()
+        host, _, port = address.rpartition(":")
+        with socket.create_server((host, int(port))) as nobody:
+            nobody.settimeout(ANSWER_DEADLINE_S)
+            command = start_recovery(stopped, "--dead", node_id, "--yes")
+            try:
+                # It is asked, and gives no answer; only then its daemon starts.
+                nobody.accept()[0].close()
+            finally:
+                nobody.close()
+                other.flags = (*other.flags, "--peer-listen", address)
+                other.start()
+                done = ended(command)
+        assert done.returncode != 0, done.stdout
+        assert "a quorum answers" in done.stderr
+        assert "waiting for an answer of" in done.stderr
+        assert node_id[:8] in done.stderr
+        stopped.start()
+        made.wait(nodes=2, voters=1)
+
+
+def test_where_the_others_are_is_known_from_the_log_when_the_state_lags_behind(tmp_path: Path) -> None:
+    with hive(tmp_path, 2) as made:
+        other, stopped = made.leader(), made.followers()[0]
+        caught_up(made, stopped)
+        stopped.kill()
+        # As if nothing had been flushed since the beginning: all is in the log still.
+        shutil.rmtree(stopped.data_dir / "state")
+        done = recover(stopped, "--dead", other.node_id, "--yes")
+        assert done.returncode != 0, done.stdout
+        assert "a quorum answers" in done.stderr
+        stopped.start()
+        made.wait(nodes=2, voters=1)
+
+
+def test_a_machine_that_does_not_know_its_own_record_asks_nobody_and_recovers_nothing(tmp_path: Path) -> None:
+    daemon = Daemon(name="unborn", folder=tmp_path)
+    begin_birth(daemon.data_dir)
+    done = recover(daemon, "--yes")
+    assert done.returncode != 0
+    assert "this machine's own record" in done.stderr
