@@ -3,7 +3,8 @@
 Rules:
 - `match` never falls within a term: it is what the member has made durable. `next` is a guess and may fall back.
 - PROBE sends one append and waits for its answer or for a heartbeat's. REPLICATE sends ahead, at most `max_inflight`
-  appends that are not answered. SNAPSHOT sends nothing until the member has the snapshot, failed to, or took too long.
+  appends that are not answered; after a rejection only one, and with each step forward twice as many again, because
+  where appends overtake each other a whole window is refused with the first that is late, and sent again. SNAPSHOT sends nothing until the member has the snapshot, failed to, or took too long.
 - A lost message needs no timer here: the answer to a heartbeat of a member that is behind asks for another append.
 
 State table:
@@ -47,6 +48,7 @@ class Progress:
     __slots__ = (
         "_inflight",
         "_max_inflight",
+        "_window",
         "match",
         "next",
         "offered_ms",
@@ -73,6 +75,8 @@ class Progress:
         self.sent_commit = 0
         self._inflight: deque[int] = deque()
         self._max_inflight = max_inflight
+        self._window = max_inflight
+        """How many appends with entries may be out now."""
 
     def _reset(self, state: ProgressState) -> None:
         self.state = state
@@ -115,7 +119,7 @@ class Progress:
     @property
     def is_full(self) -> bool:
         """Whether as many appends with entries are out as may be."""
-        return len(self._inflight) >= self._max_inflight
+        return len(self._inflight) >= self._window
 
     @property
     def inflight_count(self) -> int:
@@ -149,6 +153,7 @@ class Progress:
             return False
         self.match = index
         self.probe_sent = False
+        self._window = min(2 * self._window, self._max_inflight)
         return True
 
     def reject(self, rejected: int, hint: int) -> bool:
@@ -161,6 +166,7 @@ class Progress:
         if self.state is ProgressState.REPLICATE:
             if rejected <= self.match:
                 return False
+            self._window = 1
             self.become_probe()
             return True
         if self.state is ProgressState.SNAPSHOT or self.next - 1 != rejected:

@@ -118,6 +118,10 @@ def handle_append_response(state: RaftState, message: AppendResponse, progress: 
                 _offer_snapshot(state, message.from_, progress)
             return
         hint = message.hint_index
+        if hint < progress.match:
+            # It speaks of a log from before what the member has acknowledged since. One late append makes a refusal of each
+            # that overtook it, and falling back for every one of them would send the whole window as many times.
+            return
         if message.hint_term > 0:
             # The leader, too, skips what cannot match: its own entries of later terms than the hint's.
             hint, _ = state.log.find_conflict_by_term(min(hint, state.log.last_index()), message.hint_term)

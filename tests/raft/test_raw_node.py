@@ -145,6 +145,23 @@ def test_a_full_window_whose_messages_were_all_lost_is_found_out_by_a_heartbeat(
     assert net.state("b") == [b"0", b"1", b"2", b"3", b"4"]
 
 
+def test_one_late_append_does_not_have_the_window_sent_again_for_each_that_overtook_it() -> None:
+    solo = Solo(config=RaftConfig(member_id=A, pre_vote=False, check_quorum=False, max_append_bytes=1))
+    raw = solo.lead()
+    solo.step(ack(B, solo.term, 1))
+    first, *overtaking = [raw.propose(b"%d" % number) for number in range(8)]
+    solo.drain()
+    refusals = [replace(ack(B, solo.term, index - 1), reject=True, hint_index=1, hint_term=1) for index in overtaking]
+    # The late one arrives behind the others, and the first refusal makes it known again.
+    assert [m.prev_index for m in solo.step(refusals[0]) if isinstance(m, AppendRequest) and m.to == B] == [1]
+    after = [m for m in solo.step(ack(B, solo.term, first)) if isinstance(m, AppendRequest) and m.to == B]
+    assert [m.prev_index for m in after if m.entries] == [first, first + 1]
+    assert [m for m in solo.step(*refusals[1:]) if isinstance(m, AppendRequest) and m.to == B] == []
+    # With each step forward twice as many are out again.
+    after = [m for m in solo.step(ack(B, solo.term, first + 1)) if isinstance(m, AppendRequest) and m.to == B]
+    assert [m.prev_index for m in after if m.entries] == [first + 2, first + 3, first + 4]
+
+
 def test_what_is_handed_out_for_applying_is_limited() -> None:
     config = RaftConfig(member_id=A, pre_vote=False, max_committed_bytes_per_ready=300)
     solo = Solo("", config=config)
