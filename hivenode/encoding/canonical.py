@@ -26,20 +26,23 @@ class DecodeError(ValueError):
     """The bytes are not the canonical encoding of any value, or not of the wanted record."""
 
 
-def _head(out: bytearray, major: int, number: int) -> None:
+def head_bytes(major: int, number: int) -> bytes:
+    """The first bytes of a value: its type in the three high bits, and its number or length in the shortest form.
+
+    Raises:
+        ValueError: the number has more than 64 bits.
+    """
     if number < 24:
-        out.append(major | number)
-    elif number < 0x100:
-        out.append(major | 24)
-        out.append(number)
-    elif number < 0x10000:
-        out += struct.pack(">BH", major | 25, number)
-    elif number < 0x100000000:
-        out += struct.pack(">BI", major | 26, number)
-    elif number <= _U64_MAX:
-        out += struct.pack(">BQ", major | 27, number)
-    else:
-        raise ValueError("an integer has more than 64 bits")
+        return bytes((major | number,))
+    if number < 0x100:
+        return bytes((major | 24, number))
+    if number < 0x10000:
+        return struct.pack(">BH", major | 25, number)
+    if number < 0x100000000:
+        return struct.pack(">BI", major | 26, number)
+    if number <= _U64_MAX:
+        return struct.pack(">BQ", major | 27, number)
+    raise ValueError("an integer has more than 64 bits")
 
 
 def _write(out: bytearray, value: Value) -> None:
@@ -47,22 +50,22 @@ def _write(out: bytearray, value: Value) -> None:
     if kind is int:
         number: int = value  # type: ignore[assignment]  # narrowed by the exact type, which keeps bool apart
         if number >= 0:
-            _head(out, _UINT, number)
+            out += head_bytes(_UINT, number)
         else:
-            _head(out, _NINT, -1 - number)
+            out += head_bytes(_NINT, -1 - number)
     elif kind is str:
         data = value.encode("utf-8")  # type: ignore[union-attr]
-        _head(out, _TEXT, len(data))
+        out += head_bytes(_TEXT, len(data))
         out += data
     elif kind is bytes:
-        _head(out, _BYTES, len(value))  # type: ignore[arg-type]
+        out += head_bytes(_BYTES, len(value))  # type: ignore[arg-type]
         out += value  # type: ignore[arg-type]
     elif value is None:
         out.append(_NULL)
     elif kind is bool:
         out.append(_TRUE if value else _FALSE)
     elif kind is list or kind is tuple:
-        _head(out, _ARRAY, len(value))  # type: ignore[arg-type]
+        out += head_bytes(_ARRAY, len(value))  # type: ignore[arg-type]
         for item in value:  # type: ignore[union-attr]
             _write(out, item)
     else:
@@ -82,8 +85,12 @@ def encode(value: Value) -> bytes:
     return bytes(out)
 
 
-def _number(data: bytes, position: int, info: int) -> tuple[int, int]:
-    """The number after a type byte whose low bits are `info` (24 or more), and the position behind it."""
+def read_number(data: bytes, position: int, info: int) -> tuple[int, int]:
+    """The number after a type byte whose low bits are `info` (24 or more), and the position behind it.
+
+    Raises:
+        DecodeError: the bytes end before it does, or it is not in the shortest form.
+    """
     if info > 27:
         raise DecodeError("indefinite lengths are not canonical")
     width = 1 << (info - 24)
@@ -116,7 +123,7 @@ def _items(data: bytes, position: int, count: int, depth: int) -> tuple[list[Val
         position += 1
         number, major = first & 0x1F, first & 0xE0
         if number > 23:
-            number, position = _number(data, position, number)
+            number, position = read_number(data, position, number)
         if major == _UINT:
             items.append(number)
         elif major in (_TEXT, _BYTES):
