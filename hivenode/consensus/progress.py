@@ -3,8 +3,9 @@
 Rules:
 - `match` never falls within a term: it is what the member has made durable. `next` is a guess and may fall back.
 - PROBE sends one append and waits for its answer or for a heartbeat's. REPLICATE sends ahead, at most `max_inflight`
-  appends that are not answered; after a rejection only one, and with each step forward twice as many again, because
-  where appends overtake each other a whole window is refused with the first that is late, and sent again. SNAPSHOT sends nothing until the member has the snapshot, failed to, or took too long.
+  appends that are not answered. SNAPSHOT sends nothing until the member has the snapshot, failed to, or took too long.
+- After a rejection REPLICATE has one append out, and with each step forward twice as many again: where appends overtake
+  each other, a whole window is refused with the first that is late, and would be sent again for nothing.
 - A lost message needs no timer here: the answer to a heartbeat of a member that is behind asks for another append.
 
 State table:

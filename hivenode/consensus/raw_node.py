@@ -188,7 +188,8 @@ class RawNode:
         if self._out is not None:
             return False
         raft = self._raft.state
-        replication.flush(raft)
+        if raft.send_due:
+            replication.flush(raft)
         return bool(
             raft.outbox
             or raft.outbox_durable
@@ -197,28 +198,34 @@ class RawNode:
             or raft.log.pending_snapshot is not None
             or raft.log.has_applicable
             or self._hard_changed()
-            or self._soft() != self._shown_soft
+            or self._soft_changed()
         )
 
     def _hard_changed(self) -> bool:
         raft, shown = self._raft.state, self._shown_hard
         return raft.term != shown.term or raft.vote != shown.vote or raft.log.committed != shown.commit
 
-    def _soft(self) -> SoftState:
-        return SoftState(leader=self._raft.state.leader, role=self._raft.state.role)
+    def _soft_changed(self) -> bool:
+        raft, shown = self._raft.state, self._shown_soft
+        return raft.leader != shown.leader or raft.role is not shown.role
 
     def ready(self) -> Ready:
         """Hands out what is to be done; see `Ready` for the order of effects."""
         ensure(self._out is None, "The last Ready was not advanced.")
         raft = self._raft.state
-        replication.flush(raft)
-        soft, hard = self._soft(), raft.hard_state
-        voted = (hard.term, hard.vote) != (self._shown_hard.term, self._shown_hard.vote)
+        if raft.send_due:
+            replication.flush(raft)
+        soft_changed, hard_changed = self._soft_changed(), self._hard_changed()
+        if soft_changed:
+            self._shown_soft = SoftState(leader=raft.leader, role=raft.role)
+        voted = hard_changed and (raft.term, raft.vote) != (self._shown_hard.term, self._shown_hard.vote)
+        if hard_changed:
+            self._shown_hard = raft.hard_state
         entries, snapshot = tuple(raft.log.tail), raft.log.pending_snapshot
         must_sync = bool(voted or entries or snapshot is not None)
         self._out = Ready(
-            soft_state=soft if soft != self._shown_soft else None,
-            hard_state=hard if must_sync or hard != self._shown_hard else None,
+            soft_state=self._shown_soft if soft_changed else None,
+            hard_state=self._shown_hard if must_sync or hard_changed else None,
             entries=entries,
             snapshot=snapshot,
             committed_entries=tuple(raft.log.applicable(raft.config.max_committed_bytes_per_ready)),
@@ -227,7 +234,6 @@ class RawNode:
             read_states=tuple(raft.read_states),
             must_sync=must_sync,
         )
-        self._shown_soft, self._shown_hard = soft, hard
         raft.outbox.clear()
         raft.outbox_durable.clear()
         raft.read_states.clear()

@@ -48,6 +48,8 @@ class RaftState:
         self.term = hard_state.term
         self.vote = hard_state.vote
         self.role = Role.FOLLOWER
+        self.is_leader = False
+        """Whether `role` is LEADER; asked with every message."""
         self.leader: MemberId | None = None
         self.durable_vote = (hard_state.term, hard_state.vote)
         """Term and vote as they are known to be on disk."""
@@ -79,10 +81,6 @@ class RaftState:
         return HardState(term=self.term, vote=self.vote, commit=self.log.committed)
 
     @property
-    def is_leader(self) -> bool:
-        return self.role is Role.LEADER
-
-    @property
     def can_campaign(self) -> bool:
         """A learner, a stranger to its own configuration, and one whose log is being replaced never stand."""
         return self.conf.is_voter(self.me) and self.log.pending_snapshot is None
@@ -110,6 +108,7 @@ class RaftState:
             self.term = term
             self.vote = None
         self.role = role
+        self.is_leader = role is Role.LEADER
         self.leader = None
         self.votes = {}
         self.progress = {}

@@ -63,12 +63,10 @@ def _read_length(data: bytes, at: int, major: int) -> tuple[int, int]:
     return read_number(data, at + 1, number) if number > 23 else (number, at + 1)
 
 
-def read_kind(data: bytes) -> tuple[int, int]:
-    """Kind and version of the record that the bytes begin with. Raises DecodeError and IndexError as a reader does."""
-    _, at = _read_length(data, 0, _ARRAY)
-    kind, at = _read_integer(data, at)
-    version, at = _read_integer(data, at)
-    return kind, version
+def beginning_of(kind: Any) -> bytes:
+    """What the bytes of every record of a class begin with: number of items, kind and version."""
+    items = len(dataclasses.fields(kind)) + 2
+    return head_bytes(_ARRAY, items) + _write_integer(kind.KIND) + _write_integer(kind.VERSION)
 
 
 def _wrong(name: str, value: object) -> TypeError:
@@ -241,7 +239,7 @@ def compile_codec(kind: Any, codec_of: Callable[[Any], Codec]) -> Codec:
     """
     hints = typing.get_type_hints(kind)
     fields = [field.name for field in dataclasses.fields(kind)]
-    beginning = head_bytes(_ARRAY, len(fields) + 2) + _write_integer(kind.KIND) + _write_integer(kind.VERSION)
+    beginning = beginning_of(kind)
     source = _Source(codec_of)
     source.names.update(Kind=kind, new=object.__new__, BEGINNING=beginning)
     writing = ["def write(record):", "    if type(record) is not Kind: raise wrong('this class', record)"]

@@ -9,10 +9,17 @@ Field types: int, str, bytes, bool, an Enum (by its value), a record, an optiona
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar, cast
+from collections.abc import Callable
+from functools import lru_cache
+from typing import ClassVar, Final, TypeVar, cast
 
 from hivenode.encoding.canonical import DecodeError, Value, decode, encode
-from hivenode.encoding.record_codec import Codec, compile_codec, read_kind
+from hivenode.encoding.record_codec import Codec, beginning_of, compile_codec
+
+KEPT_RECORDS: Final = 8_192
+"""Records kept in memory as they were read: more than the users, nodes and tasks of a LAN that are busy at a time."""
+KEPT_BYTES_MAX: Final = 2_048
+"""Longer ones are rare and are not kept, so that all together stay below some 50 MB."""
 
 
 class Record:
@@ -45,6 +52,12 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(kind: type[R], data: bytes) -> R:
     """The record of exactly this class. Raises `DecodeError` for another kind, version, field count or field type."""
+    # The same row is read by every command and query that touches it, and a record never changes.
+    record = _kept(kind, data) if len(data) <= KEPT_BYTES_MAX else _decode(kind, data)
+    return cast(R, record)
+
+
+def _decode(kind: type[Record], data: bytes) -> Record:
     try:
         record, end = _codec(kind)[1](data, 0)
     except DecodeError:
@@ -56,7 +69,10 @@ def decode_record(kind: type[R], data: bytes) -> R:
         raise DecodeError(f"{kind.__name__}: {error}") from error
     if end != len(data):
         raise DecodeError("the bytes end too early" if end > len(data) else "there are bytes after the record")
-    return cast(R, record)
+    return cast(Record, record)
+
+
+_kept = cast(Callable[[type[Record], bytes], Record], lru_cache(KEPT_RECORDS)(_decode))
 
 
 def to_value(record: Record) -> list[Value]:
@@ -77,17 +93,15 @@ class RecordFamily:
     """
 
     def __init__(self, *kinds: type[Record]) -> None:
-        self._kinds = {(kind.KIND, kind.VERSION): kind for kind in kinds}
-        if len(self._kinds) != len(kinds):
+        self._kinds = {beginning_of(kind): kind for kind in kinds}
+        if len({(kind.KIND, kind.VERSION) for kind in kinds}) != len(kinds):
             raise ValueError("two records of a family have the same kind and version")
+        self._sizes = sorted({len(beginning) for beginning in self._kinds})
 
     def decode(self, data: bytes) -> Record:
         """The record of one of the classes. Raises `DecodeError`, also for a kind or version that is not known."""
-        try:
-            key = read_kind(data)
-        except IndexError:
-            raise DecodeError("the bytes end too early") from None
-        kind = self._kinds.get(key)
-        if kind is None:
-            raise DecodeError(f"no record has kind {key[0]} version {key[1]}")
-        return decode_record(kind, data)
+        for size in self._sizes:
+            kind = self._kinds.get(data[:size])
+            if kind is not None:
+                return decode_record(kind, data)
+        raise DecodeError("no record of this family begins so")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Final
-
 from hivenode.encoding.node_record import Verify
 from hivenode.encoding.records import decode_record
 from hivenode.encoding.state_view import ReadView, StateView
@@ -14,8 +11,6 @@ from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event
 from hivenode.pool.records import SessionRecord, UserName
 
-SESSIONS_KEPT: Final = 4_096
-"""Decoded sessions kept in memory, some 2 MB: more users than are busy at one node at a time."""
 DONE = Reply(code=int(Code.SUCCESS), message="")
 
 
@@ -51,14 +46,8 @@ def standing_session(view: ReadView, session_id: str, now_ms: int) -> SessionRec
     row = view.get(keys.by_text(keys.SESSIONS, session_id))
     if row is None:
         return None
-    session = _session(row)
+    session = decode_record(SessionRecord, row)
     return session if session.expires_ms > now_ms else None
-
-
-@lru_cache(SESSIONS_KEPT)
-def _session(row: bytes) -> SessionRecord:
-    """Every call and every command of a user reads the same row; it is decoded once."""
-    return decode_record(SessionRecord, row)
 
 
 def count(view: ReadView, key: bytes) -> int:

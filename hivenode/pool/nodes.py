@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
 from typing import Final
 
 from hivenode.encoding.canonical import DecodeError
@@ -18,8 +17,6 @@ from hivenode.pool.events import NodeChanged, NodeRemoved
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
 from hivenode.pool.tasks import give_up_attempt, node_tails, task_at
 
-ENTRIES_KEPT: Final = 4_096
-"""Decoded nodes kept in memory, some 4 MB: as many as are in any hive on a LAN."""
 FOREIGN_WORKERS_MAX: Final = 1_000
 """Foreign workers of one user: they cost the hive a row each and are given nothing."""
 
@@ -29,13 +26,7 @@ def find_node(view: ReadView, node_id: str) -> NodeEntry | None:
     if not keys.sound(node_id):
         return None
     row = view.get(keys.by_text(keys.NODES, node_id))
-    return None if row is None else _entry(row)
-
-
-@lru_cache(ENTRIES_KEPT)
-def _entry(row: bytes) -> NodeEntry:
-    """Peers' rights are looked up with every message; a row is decoded once."""
-    return decode_record(NodeEntry, row)
+    return None if row is None else decode_record(NodeEntry, row)
 
 
 def removed_incarnation(view: ReadView, node_id: str) -> str | None:
