@@ -43,11 +43,12 @@ from hivenode.runtime.ports import (
     WorkerSession,
 )
 from hivenode.runtime.streams import closing
+from hivenode.transport.bounds import check
 from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_message, decode_worker_event, encode_worker_order
 from hivenode.transport.interceptors.calls import Context, error_for, refuse
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
-from hivenode.transport.peer_link import CALLER, GOODBYE, NONCE_BYTES, SERVICE, callee_purpose, read_record
+from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
 from hivenode.transport.statuses import SUCCESS_METADATA
 from hivenode.transport.tickets import Tickets
 
@@ -57,8 +58,6 @@ JOIN_TIMEOUT_S: Final = 20.0
 """A join commits a command and perhaps waits for an election."""
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
-DIGEST_BYTES: Final = 32
-BLOB_BYTES_MAX: Final = 1 << 40
 
 ForwardJoin = Callable[[PeerAddress, str, SignedNodeRecord, float, int], Awaitable[JoinOffer]]
 """(leader, hive id, record, deadline in seconds, hops) → the leader's offer."""
@@ -173,8 +172,6 @@ class PeerServer:
     # --- meeting -------------------------------------------------------------------------------------------------
 
     async def _challenge(self, request: Any, context: Context) -> Any:
-        if len(request.caller_nonce) != NONCE_BYTES:
-            raise HiveError(Code.INVALID_ARGUMENT, f"caller_nonce must have {NONCE_BYTES} bytes")
         caller, public_key = NodeId(""), b""
         if request.caller_record:
             _, record = read_record(request.caller_record, self._now_ms())
@@ -329,8 +326,6 @@ class PeerServer:
     async def _fetch_blob(self, data: bytes, context: Context) -> None:
         self._admitted(context)
         request = _parsed(hive_pb2.FetchBlobRequest, data)
-        if request.offset < 0 or request.size_bytes < 0:
-            raise HiveError(Code.INVALID_ARGUMENT, "offset and size_bytes must not be negative")
         blob = BlobRef(sha256=request.sha256, size_bytes=request.size_bytes)
         if not self._blobs.has(blob):
             raise HiveError(Code.BLOB_NOT_FOUND, f"this node has no blob {request.sha256[:64]}")
@@ -342,8 +337,6 @@ class PeerServer:
             first = _parsed(hive_pb2.StoreBlobPiece, await anext(pieces))
         except StopAsyncIteration:
             raise HiveError(Code.INVALID_ARGUMENT, "the first piece must name the blob") from None
-        if not 0 <= first.size_bytes <= BLOB_BYTES_MAX:
-            raise HiveError(Code.BLOB_TOO_LARGE, f"a blob may have {BLOB_BYTES_MAX} bytes at most")
 
         async def content() -> AsyncGenerator[bytes, None]:
             if first.data:
@@ -360,18 +353,13 @@ class PeerServer:
     async def _read_log(self, data: bytes, context: Context) -> None:
         self._admitted(context)
         request = _parsed(hive_pb2.ReadLogRequest, data)
-        if request.offset < 0 or request.attempt < 1:
-            raise HiveError(Code.INVALID_ARGUMENT, "offset must not be negative, and attempts count from 1")
         key = AttemptKey(user=request.user, task_id=request.task_id, attempt=request.attempt)
         pieces = self._runner.read_log(key, request.offset, request.follow)
         await _send_pieces(pieces, hive_pb2.LogPiece, context)
 
     async def _manage_hive(self, request: Any, context: Context) -> Any:
         caller = self._admitted(context)
-        try:
-            action = ClusterAction(request.action)
-        except ValueError:
-            raise HiveError(Code.INVALID_ARGUMENT, f"this node knows no action {request.action[:32]!r}") from None
+        action = ClusterAction(request.action.lower())
         remaining_s = context.time_remaining()
         deadline_s = min(MANAGE_TIMEOUT_S, MANAGE_TIMEOUT_S if remaining_s is None else remaining_s)
         node = await self._host.manage_hive(caller, ClusterOrder(action=action, node=request.node_id), deadline_s)
@@ -379,8 +367,6 @@ class PeerServer:
 
     async def _compare_digest(self, request: Any, context: Context) -> Any:
         caller = self._admitted(context)
-        if request.index < 1 or len(request.digest) != DIGEST_BYTES:
-            raise HiveError(Code.INVALID_ARGUMENT, f"index must be positive and digest have {DIGEST_BYTES} bytes")
         report = DigestReport(
             version=request.version,
             member_id=MemberId(request.member_id),
@@ -393,8 +379,6 @@ class PeerServer:
     async def _fetch_snapshot(self, data: bytes, context: Context) -> None:
         caller = self._admitted(context)
         request = _parsed(hive_pb2.FetchSnapshotRequest, data)
-        if request.offset < 0:
-            raise HiveError(Code.INVALID_ARGUMENT, "offset must not be negative")
         async with closing(self._host.read_snapshot(caller, request.sha256, request.offset)) as pieces:
             async for piece in pieces:
                 answer = hive_pb2.SnapshotPiece(data=piece, crc32=zlib.crc32(piece))
@@ -409,10 +393,13 @@ async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: C
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:
+    """The message, each of its fields within its bounds."""
     try:
-        return kind.FromString(data)
+        message = kind.FromString(data)
     except ProtobufError as error:
         raise HiveError(Code.INVALID_ARGUMENT, f"this is no {kind.__name__}") from error
+    check(message)
+    return message
 
 
 def _decoded(decode: Callable[[bytes], Any], data: bytes) -> Any:

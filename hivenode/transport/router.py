@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.copies import acknowledged_copies
 from hivenode.runtime.ports import Accounts, Leadership
+from hivenode.transport.bounds import check
 from hivenode.transport.forwarding import Forwarder, RelayedError, relayed_metadata
 from hivenode.transport.interceptors.calls import (
     Call,
@@ -120,6 +121,7 @@ class Router(grpc.GenericRpcHandler):
                 async def here() -> AsyncGenerator[bytes, None]:
                     request = _parse(route, data)
                     await self._authenticate(call, request)
+                    check(request)
                     async with aclosing(handler(request, call)) as messages:
                         async for message in messages:
                             # A session that ends meanwhile ends what is told of its user's tasks.
@@ -146,6 +148,7 @@ class Router(grpc.GenericRpcHandler):
         try:
             async with asyncio.timeout_at(call.deadline):
                 await self._authenticate(call, request)
+                check(request)
                 message = await handler(request, call)
                 await self._still_proven(call)
                 response: bytes = message.SerializeToString()
@@ -212,4 +215,6 @@ def _parse(route: Route, data: bytes) -> Any:
 
 async def _parse_all(route: Route, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
     async for piece in pieces:
-        yield _parse(route, piece)
+        request = _parse(route, piece)
+        check(request)
+        yield request

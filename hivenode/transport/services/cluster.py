@@ -6,7 +6,6 @@ from typing import Any
 
 from hivenode.pb import hive_pb2
 from hivenode.runtime.ports import ClusterControl
-from hivenode.transport import bounds
 from hivenode.transport.interceptors.calls import Call
 from hivenode.transport.services.handlers import Handler
 
@@ -26,11 +25,11 @@ class ClusterHandlers:
         }
 
     async def remove(self, request: Any, call: Call) -> Any:
-        node = await self._control.remove(bounds.node_id(request.node_id), max(call.remaining_s(), 0))
+        node = await self._control.remove(request.node_id, max(call.remaining_s(), 0))
         return hive_pb2.NodeManaged(node_id=node)
 
     async def transfer(self, request: Any, call: Call) -> Any:
-        node = await self._control.hand_leadership(bounds.node_id(request.node_id), max(call.remaining_s(), 0))
+        node = await self._control.hand_leadership(request.node_id, max(call.remaining_s(), 0))
         return hive_pb2.NodeManaged(node_id=node)
 
     async def leave(self, request: Any, call: Call) -> Any:
@@ -38,8 +37,7 @@ class ClusterHandlers:
         return hive_pb2.LeaveHiveResponse()
 
     async def join(self, request: Any, call: Call) -> Any:
-        address = bounds.address(request.address)
-        hive_id = await self._control.move(address, request.abandon, max(call.remaining_s(), 0))
+        hive_id = await self._control.move(request.address, request.abandon, max(call.remaining_s(), 0))
         return hive_pb2.JoinHiveResponse(hive_id=hive_id)
 
     async def snapshot(self, request: Any, call: Call) -> Any:

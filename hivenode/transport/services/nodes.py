@@ -7,7 +7,6 @@ from typing import Any
 from hivenode.encoding.node_record import Capabilities
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.runtime.ports import HiveStatus, NodeListing, Registry
-from hivenode.transport import bounds
 from hivenode.transport.interceptors.calls import Call
 from hivenode.transport.services.handlers import Handler
 
@@ -82,39 +81,37 @@ class NodeHandlers:
 
     async def register(self, request: Any, call: Call) -> Any:
         # A foreign worker's own word on trust and heartbeat counts for nothing, and it is given no tasks: no slots.
-        offer = bounds.capabilities(
-            Capabilities(
-                hostname=request.hostname,
-                cpu_cores=request.cpu_cores,
-                memory_gb=request.memory_gb,
-                cpu_score=request.cpu_score,
-                gpu_score=request.gpu_score,
-                gpu_memory_gb=request.gpu_memory_gb,
-                gpu_name=request.gpu_name,
-                location=request.location,
-                docker_status=request.docker_status,
-                executor="",
-                executor_note="registered by the documented call: it is listed and given no tasks",
-                slots=0,
-            )
+        offer = Capabilities(
+            hostname=request.hostname,
+            cpu_cores=request.cpu_cores,
+            memory_gb=request.memory_gb,
+            cpu_score=request.cpu_score,
+            gpu_score=request.gpu_score,
+            gpu_memory_gb=request.gpu_memory_gb,
+            gpu_name=request.gpu_name,
+            location=request.location,
+            docker_status=request.docker_status,
+            executor="",
+            executor_note="registered by the documented call: it is listed and given no tasks",
+            slots=0,
         )
-        node = bounds.node_id(request.node_id)
-        await self._registry.register_worker(call.session, node, offer, bounds.port(request.port), call.caller)
+        node = request.node_id
+        await self._registry.register_worker(call.session, node, offer, request.port, call.caller)
         return nodepool_pb2.StatusResponse(success=True, message=f"node {node} registered", status="registered")
 
     async def unregister(self, request: Any, call: Call) -> Any:
-        node = bounds.node_id(request.node_id)
+        node = request.node_id
         await self._registry.unregister(call.session, node, call.caller)
         return nodepool_pb2.StatusResponse(success=True, message=f"node {node} unregistered", status="unregistered")
 
     async def health(self, request: Any, call: Call) -> Any:
-        health = await self._registry.health(bounds.node_id(request.node_id))
+        health = await self._registry.health(request.node_id)
         return nodepool_pb2.HealthCheckResponse(
             status=health.status, message=health.message, healthy=health.healthy, timestamp=health.time_ms // 1000
         )
 
     async def report_status(self, request: Any, call: Call) -> Any:
-        node, status = bounds.node_id(request.node_id), bounds.text("status", request.status)
+        node, status = request.node_id, request.status
         await self._registry.report_status(call.session, node, status, call.caller)
         return nodepool_pb2.StatusResponse(success=True, message="status noted", status=status)
 

@@ -116,12 +116,9 @@ class TaskHandlers:
     # --- submission ----------------------------------------------------------------------------------------------
 
     async def _submit(self, task_id: str, data: bytes | AsyncIterator[bytes], spec: Any, call: Call) -> Submitted:
-        if task_id:
-            bounds.task_id(task_id)
         return await self._tasks.submit(call.session, task_id, data, spec, call.caller)
 
     async def upload(self, request: Any, call: Call) -> Any:
-        _check_unary_size(request.task_data)
         # user_id is not looked at: whose task it is follows from the token.
         submitted = await self._submit(request.task_id, request.task_data, _spec(request), call)
         return nodepool_pb2.UploadTaskResponse(
@@ -133,7 +130,6 @@ class TaskHandlers:
         )
 
     async def execute(self, request: Any, call: Call) -> Any:
-        _check_unary_size(request.task_data)
         spec = bounds.spec(Needs(), "", 0, None, ())
         submitted = await self._submit(request.task_id, request.task_data, spec, call)
         return nodepool_pb2.ExecuteTaskResponse(success=True, message=f"task {submitted.task_id} accepted")
@@ -161,7 +157,7 @@ class TaskHandlers:
     # --- looking -------------------------------------------------------------------------------------------------
 
     async def poll(self, request: Any, call: Call) -> Any:
-        task_id = bounds.task_id(request.task_id)
+        task_id = request.task_id
         view = await self._tasks.view(call.session, task_id, call.caller)
         note = view.note
         lines: list[str] = []
@@ -176,7 +172,7 @@ class TaskHandlers:
         )
 
     async def task(self, request: Any, call: Call) -> Any:
-        return _detail(await self._tasks.view(call.session, bounds.task_id(request.task_id), call.caller))
+        return _detail(await self._tasks.view(call.session, request.task_id, call.caller))
 
     async def tasks(self, request: Any, call: Call) -> Any:
         return hive_pb2.ListTasksResponse(tasks=[_detail(view) for view in await self._tasks.views(call.session)])
@@ -186,11 +182,11 @@ class TaskHandlers:
         return nodepool_pb2.GetAllTasksResponse(tasks=[_status(record) for record in records])
 
     async def logs(self, request: Any, call: Call) -> Any:
-        log = await self._tasks.log(call.session, bounds.task_id(request.task_id), call.caller)
+        log = await self._tasks.log(call.session, request.task_id, call.caller)
         return nodepool_pb2.GetTaskLogsResponse(success=True, logs=log.decode("utf-8", "replace"))
 
     async def watch(self, request: Any, call: Call) -> AsyncIterator[Any]:
-        task_id, offset = bounds.task_id(request.task_id), bounds.log_offset(request.log_offset)
+        task_id, offset = request.task_id, request.log_offset
         async for event in self._tasks.watch(call.session, task_id, request.attempt, offset):
             yield hive_pb2.TaskUpdate(
                 state=event.state.value, note=event.note, log=event.log, final=event.final, attempt=event.attempt
@@ -199,7 +195,7 @@ class TaskHandlers:
     # --- results -------------------------------------------------------------------------------------------------
 
     async def result(self, request: Any, call: Call) -> Any:
-        stored = await self._tasks.result(call.session, bounds.task_id(request.task_id), call.caller)
+        stored = await self._tasks.result(call.session, request.task_id, call.caller)
         if stored.blob.size_bytes > bounds.UNARY_BYTES_MAX:
             raise HiveError(
                 Code.BLOB_TOO_LARGE,
@@ -210,7 +206,7 @@ class TaskHandlers:
         return nodepool_pb2.GetTaskResultResponse(success=True, result_data=data)
 
     async def download(self, request: Any, call: Call) -> AsyncIterator[Any]:
-        stored = await self._tasks.result(call.session, bounds.task_id(request.task_id), call.caller)
+        stored = await self._tasks.result(call.session, request.task_id, call.caller)
         yield hive_pb2.ResultPiece(size_bytes=stored.blob.size_bytes, sha256=stored.blob.sha256)
         # An open file outlives the retention's removal of its name, so a slow download still ends whole.
         file = await asyncio.to_thread(stored.path.open, "rb")
@@ -223,36 +219,27 @@ class TaskHandlers:
     # --- control -------------------------------------------------------------------------------------------------
 
     async def stop(self, request: Any, call: Call) -> Any:
-        view = await self._tasks.stop(call.session, bounds.task_id(request.task_id), call.caller)
+        view = await self._tasks.stop(call.session, request.task_id, call.caller)
         return nodepool_pb2.StopTaskResponse(
             success=True, message=f"task {view.record.task_id} is {view.record.state.value}"
         )
 
     async def stop_execution(self, request: Any, call: Call) -> Any:
-        view = await self._tasks.stop(call.session, bounds.task_id(request.task_id), call.caller)
+        view = await self._tasks.stop(call.session, request.task_id, call.caller)
         return nodepool_pb2.StopTaskExecutionResponse(
             success=True, message=f"task {view.record.task_id} is {view.record.state.value}"
         )
 
     async def report_running(self, request: Any, call: Call) -> Any:
         usage = UsageReport(
-            cpu=bounds.percent("cpu_usage", request.cpu_usage),
-            memory=bounds.percent("memory_usage", request.memory_usage),
-            gpu=bounds.percent("gpu_usage", request.gpu_usage),
-            gpu_memory=bounds.percent("gpu_memory_usage", request.gpu_memory_usage),
+            cpu=request.cpu_usage,
+            memory=request.memory_usage,
+            gpu=request.gpu_usage,
+            gpu_memory=request.gpu_memory_usage,
         )
-        node, task_id = bounds.node_id(request.node_id), bounds.task_id(request.task_id)
+        node, task_id = request.node_id, request.task_id
         earned = await self._tasks.report_running(call.session, node, task_id, usage, call.caller)
         return nodepool_pb2.RunningStatusResponse(success=True, message="status noted", cpt_reward=earned)
 
     async def no_attempt(self, request: Any, call: Call) -> Any:
-        bounds.task_id(request.task_id)
         raise HiveError(Code.STALE_ATTEMPT, NO_ATTEMPT)
-
-
-def _check_unary_size(data: bytes) -> None:
-    if len(data) > bounds.UNARY_BYTES_MAX:
-        raise HiveError(
-            Code.BLOB_TOO_LARGE,
-            f"one message carries {bounds.UNARY_BYTES_MAX} bytes of task data: use hive.HiveService/UploadTaskStream",
-        )

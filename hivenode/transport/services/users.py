@@ -10,7 +10,6 @@ from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserName, UserRecord, UserRole
 from hivenode.runtime.ports import Accounts, MachineOwner
-from hivenode.transport import bounds
 from hivenode.transport.interceptors.calls import Call
 from hivenode.transport.services.handlers import Handler
 
@@ -48,10 +47,9 @@ class UserHandlers:
         }
 
     async def _register(self, request: Any, call: Call) -> str:
-        name = bounds.username(request.username)
-        password, email = bounds.text("password", request.password), bounds.email(request.email)
+        name = request.username
         try:
-            return await self._accounts.register(name, password, email, call.caller)
+            return await self._accounts.register(name, request.password, request.email, call.caller)
         except HiveError as error:
             if error.code is Code.USER_EXISTS:
                 raise HiveError(Code.USER_EXISTS, f"user {name} already exists") from error
@@ -68,9 +66,8 @@ class UserHandlers:
         )
 
     async def login(self, request: Any, call: Call) -> Any:
-        name, password = bounds.username(request.username), bounds.text("password", request.password)
         try:
-            token = await self._accounts.login(name, password, call.caller)
+            token = await self._accounts.login(request.username, request.password, call.caller)
         except HiveError as error:
             if error.code in (Code.INVALID_PASSWORD, Code.USER_NOT_FOUND):
                 raise HiveError(Code.INVALID_PASSWORD, WRONG_LOGIN) from error
@@ -78,12 +75,12 @@ class UserHandlers:
         return nodepool_pb2.LoginResponse(success=True, message="logged in", token=token)
 
     async def balance(self, request: Any, call: Call) -> Any:
-        name = bounds.username(request.username) if request.username else call.session.username
+        name = request.username or call.session.username
         balance = await self._accounts.balance(call.session, name, call.caller)
         return nodepool_pb2.GetBalanceResponse(success=True, balance=balance)
 
     async def transfer(self, request: Any, call: Call) -> Any:
-        receiver, amount = bounds.username(request.receiver_username), bounds.amount(request.amount)
+        receiver, amount = request.receiver_username, request.amount
         left = await self._accounts.transfer(call.session, receiver, amount, call.caller)
         return nodepool_pb2.TransferResponse(success=True, message=f"{amount} CPT sent to {receiver}", new_balance=left)
 
@@ -111,7 +108,7 @@ class UserHandlers:
         return hive_pb2.ChangePasswordResponse(token=token)
 
     async def set_role(self, request: Any, call: Call) -> Any:
-        role = bounds.choice("user_role", UserRole, request.user_role)
+        role = UserRole(request.user_role.lower())
         name = await self._accounts.set_role(call.session, request.username, role, call.caller)
         return hive_pb2.SetUserRoleResponse(username=name, user_role=role.value)
 
@@ -124,6 +121,6 @@ class UserHandlers:
         return hive_pb2.ClaimNodeResponse(node_id=node_id, cpt_received=earned)
 
     async def make_claim(self, request: Any, call: Call) -> Any:
-        purpose = bounds.choice("purpose", ClaimPurpose, request.purpose)
+        purpose = ClaimPurpose(request.purpose.lower())
         claim = await self._owner.redeem(request.code, purpose, request.username)
         return hive_pb2.MakeClaimResponse(claim=claim)

@@ -175,7 +175,7 @@ async def test_a_malformed_challenge_is_an_invalid_argument(request_message: byt
     ("method", "request_message"),
     [
         ("Invite", hive_pb2.InviteRequest(hive_id=HIVE)),
-        ("Join", hive_pb2.JoinRequest()),
+        ("Join", hive_pb2.JoinRequest(record=b"x")),
         ("Messages", hive_pb2.RaftFrame()),
         ("Work", hive_pb2.WorkerFrame()),
         ("FetchBlob", hive_pb2.FetchBlobRequest()),
@@ -473,7 +473,7 @@ async def test_a_snapshot_comes_from_any_offset_and_its_holder_knows_who_asks() 
             fetched = [piece async for piece in a.peers.fetch_snapshot(b.address, ref, offset)]
             assert b"".join(fetched) == data[offset:]
         assert b.ports.snapshot_readers == [a.identity.node_id] * 2
-        error = await _failure(anext(a.peers.fetch_snapshot(b.address, SnapshotRef(sha256="0", size_bytes=1), 0)))
+        error = await _failure(anext(a.peers.fetch_snapshot(b.address, SnapshotRef(sha256="0" * 64, size_bytes=1), 0)))
         assert error.code is Code.BLOB_NOT_FOUND
         b.admitted = False
         error = await _failure(anext(a.peers.fetch_snapshot(b.address, ref, 0)))
