@@ -1,4 +1,4 @@
-"""`python -m simulations run | replay | sweep | scenario | teeth | list`."""
+"""`python -m simulations run | replay | sweep | scenario | teeth | scale | list`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from simulations import mutants, picture, scenarios
+from simulations import mutants, picture, scale, scenarios
 from simulations.checkers.violation import Violation
 from simulations.engine import HOUR, SECOND
 from simulations.marks import Mark, kept
@@ -135,6 +135,16 @@ def _teeth(arguments: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
+def _scale(arguments: argparse.Namespace) -> int:
+    print(scale.HEADING)
+    plays: list[scale.Play] = []
+    for nodes in arguments.nodes:
+        plays.append(scale.Play(nodes, arguments.seed))
+        print(scale.report(plays[-1]), flush=True)
+    scale.check_growth(plays)
+    return 0
+
+
 def _list(_arguments: argparse.Namespace) -> int:
     for name in sorted(scenarios.ALL):
         print(f"{name:28} {_first_line(name)}")
@@ -172,6 +182,10 @@ def _parser() -> argparse.ArgumentParser:
     teeth.add_argument("name", nargs="?", default="all", choices=[*sorted(mutants.ALL), "all"])
     teeth.add_argument("--seeds", type=int, default=mutants.SEEDS_MAX)
     teeth.set_defaults(call=_teeth)
+    large = commands.add_parser("scale", help="hives of many machines, and what a node of them costs")
+    large.add_argument("nodes", nargs="*", type=int, default=list(scale.SIZES))
+    large.add_argument("--seed", type=int, default=1)
+    large.set_defaults(call=_scale)
     commands.add_parser("list", help="the scenarios").set_defaults(call=_list)
     return parser
 

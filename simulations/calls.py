@@ -48,19 +48,19 @@ OnAnswer: TypeAlias = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """A write on its way from the node that was asked to the one that it takes for the leader."""
+    """A call on its way from the node that was asked to the one that it takes for the leader."""
 
     call: int
-    write: Write
+    request: Write | Read
     deadline_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the leader says to a forwarded write."""
+    """What the leader says to a forwarded call."""
 
     call: int
-    result: Written
+    result: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,13 @@ class JoinAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinGranted:
-    """The node is in the hive's list: from now on it belongs to the hive, whose log comes by itself."""
+    """The node is in the hive's list: from now on it belongs to the hive, whose log comes by itself if it may vote."""
 
     hive_id: str
     incarnation: str
+    leader: str
+    members: tuple[str, ...]
+    voter_rights: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +117,15 @@ class DigestJudged:
     number: int
     index: int
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderAsked:
+    """Somebody without the log wants to know who leads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderTold:
+    """Who leads, by its machine's name; empty when whoever was asked does not know."""
+
+    leader: str

@@ -26,11 +26,19 @@ from hivenode.consensus import (
     Message,
     encode_conf_change,
 )
-from hivenode.encoding.node_record import Capabilities, NodeRecord, Role, SignedNodeRecord, node_id_of, sign_record
+from hivenode.encoding.node_record import (
+    Capabilities,
+    NodeRecord,
+    Role,
+    SignedNodeRecord,
+    node_id_of,
+    open_record,
+    sign_record,
+)
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, InvariantError
 from hivenode.pool import queries
-from hivenode.pool.commands import AdmitNode, CreateHive, Reply
+from hivenode.pool.commands import AdmitNode, CreateHive
 from hivenode.pool.records import NodeRights
 from hivenode.runtime.stores import LogWrite
 from simulations.calls import (
@@ -41,6 +49,8 @@ from simulations.calls import (
     Forward,
     JoinAsked,
     JoinGranted,
+    LeaderAsked,
+    LeaderTold,
     OnAnswer,
     OnWritten,
     PieceAsked,
@@ -55,6 +65,7 @@ from simulations.coordinator import Coordinator
 from simulations.digests import DigestKeeper
 from simulations.disk import Disk, flipped
 from simulations.engine import MS, SECOND
+from simulations.leader_search import LeaderSearch
 from simulations.marks import Kind
 from simulations.network import Stream
 from simulations.replica import Replica
@@ -91,11 +102,12 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 class Node:
-    """See the module. `name` is short and the network's; `node_id` is what the hive knows."""
+    """See the module. `name` is short and the network's; `node_id` is what the hive knows; `role` is its owner's wish."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, role: Role) -> None:
         self.world: Final = world
         self.name: Final = name
+        self.role: Final = role
         self.public_key: Final = hashlib.sha256(f"node {name}".encode()).digest()
         self.node_id: Final = node_id_of(self.public_key)
         self.clock: Final = Clock(world.engine, name)
@@ -117,8 +129,10 @@ class Node:
         self.replica: Replica | None = None
         self.coordinator: Coordinator | None = None
         self.digests: DigestKeeper | None = None
+        self.worker: Worker | None = None
+        self.search: Final = LeaderSearch(self)
         self._backlog: deque[Callable[[], None]] = deque()
-        self._calls: dict[int, OnWritten] = {}
+        self._calls: dict[int, OnAnswer] = {}
         self._call_count = 0
         self._streams: dict[int, tuple[Stream, int]] = {}
         self._stream_count = 0
@@ -174,15 +188,15 @@ class Node:
         engine.note(f"{self.member_id} starts with {self.disk.log.last_index()} entries")
         self.snapshots.restarted()
         if self.disk.log.hive_id:
-            self.run(lambda: self._start_replica(born=False))
+            self.run(lambda: self._enter(holds_log=self.role.may_vote))
             if not self.alive:
                 return
         elif self.world.founder is None:
             self._be_born()
         else:
             self._ask_to_join()
-        worker = Worker(self)
-        self.at(engine.now_us, worker.connect)
+        self.worker = Worker(self)
+        self.at(engine.now_us, self.worker.connect)
 
     def _be_born(self) -> None:
         """The first entry says that this node is the one voter; as `LocalNode.be_born` does."""
@@ -192,6 +206,13 @@ class Node:
         self.disk.write_now(LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry,)))
         self.disk.log.hive_id = HIVE_ID
         self._start_replica(born=True)
+
+    def _enter(self, *, holds_log: bool) -> None:
+        """Goes on as what this machine is in its hive."""
+        if holds_log:
+            self._start_replica(born=False)
+        else:
+            self.world.engine.mark(Kind.LIGHT, self.name)
 
     def _start_replica(self, *, born: bool) -> None:
         self.world.engine.mark(Kind.MEMBER, self.name)
@@ -210,7 +231,7 @@ class Node:
             deadline_us = self.world.engine.now_us + BIRTH_DEADLINE_US
             # A listener speaks from inside the replica's own loop, which takes the proposal when it comes round.
             replica.propose(Write(body=create), deadline_us, lambda _result: None)
-            self._admit(self.signed_record(), lambda _result: None)
+            self._admit(self.signed_record(), self.role, lambda _result: None)
 
     def crash(self, *, power: bool = False) -> None:
         """The process ends at once, or the whole machine."""
@@ -225,7 +246,8 @@ class Node:
         if power:
             self.snapshots.power_lost()
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
-        self.replica, self.coordinator, self.digests = None, None, None
+        self.replica, self.coordinator, self.digests, self.worker = None, None, None, None
+        self.search.forget()
         self._backlog.clear()
         self._calls.clear()
         streams, self._streams = list(self._streams.values()), {}
@@ -346,10 +368,19 @@ class Node:
                 self._serve_forward(source, payload)
             case Answer():
                 done = self._calls.pop(payload.call, None)
+                if isinstance(payload.result, Failure) and payload.result.code is Code.NO_LEADER:
+                    self.search.leader = None
                 if done is not None:
                     done(payload.result)
+            case LeaderAsked():
+                # What a light node was told may be old, and would go round among them for ever.
+                leader = None if self.light else self.leader_node()
+                told = LeaderTold(leader=leader.name if leader is not None else "")
+                self.world.network.send(self.name, source, told, once=True)
+            case LeaderTold():
+                self.search.told(source, payload.leader)
             case JoinAsked():
-                self._admit(payload.record, lambda result: self._grant(source, payload, result))
+                self._asked_to_admit(source, payload)
             case JoinGranted():
                 self._join(payload)
             case PieceAsked():
@@ -444,68 +475,80 @@ class Node:
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
+    @property
+    def light(self) -> bool:
+        """Whether it holds no log that grows now.
+
+        One that has not heard who votes is as light as one that never will; so is one whose place went to another while it
+        was away, for nobody tells it: it knows no leader, and others do.
+        """
+        replica = self.replica
+        return replica is None or not replica.conf.voters or (replica.leader is None and self.search.leader is not None)
+
     def leader_node(self) -> Node | None:
         """The node that this one takes for the leader."""
+        if self.light:
+            return self.world.nodes[self.search.leader] if self.search.leader is not None else None
         replica = self.replica
-        if replica is None or replica.leader is None:
-            return None
-        return self.world.nodes[name_of(replica.leader)]
+        return self.world.nodes[name_of(replica.leader)] if replica is not None and replica.leader is not None else None
+
+    def seek_leader(self) -> None:
+        """Asks others who leads, when this machine cannot know by itself."""
+        if self.search.leader is None and (self.light or self.search.lacks_long()):
+            self.search.begin()
 
     def serve(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:
         """A call of a program on this machine; `done` is called once, unless this process ends first."""
-        if isinstance(request, Write):
-            self._serve_write(request, deadline_us, done)
-            return
         replica = self.replica
-        if replica is None:
+        if not self.disk.log.hive_id:
             done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined a hive yet"))
-            return
-        query = request.query
+        elif replica is None or self.light or (isinstance(request, Write) and not replica.leads):
+            self._forward(request, deadline_us, done)
+        elif isinstance(request, Write):
+            replica.propose(request, deadline_us, done)
+        else:
+            self._read(replica, request, deadline_us, done)
 
+    def _read(self, replica: Replica, request: Read, deadline_us: int, done: OnAnswer) -> None:
         def confirmed(failure: Failure | None) -> None:
             if failure is None and self.tainted:
                 failure = Failure(code=Code.OUTCOME_UNKNOWN, text="this node's state went wrong")
-            done(query(replica.view) if failure is None else failure)
+            done(request.query(replica.view) if failure is None else failure)
 
         replica.read_barrier(deadline_us, confirmed)
 
-    def _serve_write(self, write: Write, deadline_us: int, done: OnWritten) -> None:
+    def _forward(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:
         engine = self.world.engine
-        replica = self.replica
-        if replica is None:
-            done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined a hive yet"))
-            return
-        if replica.leads:
-            replica.propose(write, deadline_us, done)
-            return
         leader = self.leader_node()
         if leader is None:
+            self.seek_leader()
             if engine.now_us + LEADER_RETRY_US >= deadline_us:
                 done(Failure(code=Code.NO_LEADER, text="no leader is known"))
             else:
-                self.at(engine.now_us + LEADER_RETRY_US, lambda: self._serve_write(write, deadline_us, done))
+                self.at(engine.now_us + LEADER_RETRY_US, lambda: self.serve(request, deadline_us, done))
             return
         self._call_count += 1
         call = self._call_count
         self._calls[call] = done
-        forward = Forward(call=call, write=write, deadline_us=deadline_us)
+        forward = Forward(call=call, request=request, deadline_us=deadline_us)
         self.world.network.send(self.name, leader.name, forward, once=True)
         self.at(deadline_us, lambda: self._give_up(call))
 
     def _give_up(self, call: int) -> None:
         done = self._calls.pop(call, None)
         if done is not None:
+            self.search.leader = None
             done(Failure(code=Code.OUTCOME_UNKNOWN, text="the leader did not answer in time"))
 
     def _serve_forward(self, source: str, forward: Forward) -> None:
-        def answer(result: Written) -> None:
+        def answer(result: Any) -> None:
             self.world.network.send(self.name, source, Answer(call=forward.call, result=result), once=True)
 
         replica = self.replica
         if replica is None or not replica.leads:
             answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
         else:
-            replica.propose(forward.write, forward.deadline_us, answer)
+            self.serve(forward.request, forward.deadline_us, answer)
 
     # --- joining ---------------------------------------------------------------------------------------------------
 
@@ -515,7 +558,7 @@ class Node:
             node_id=self.node_id,
             public_key=self.public_key,
             incarnation=self.disk.log.incarnation,
-            role=Role.AUTO,
+            role=self.role,
             addresses=(f"{self.name}:50052",),
             capabilities=self.capabilities,
             sequence=self.incarnations * 1_000_000 + self.boots,
@@ -525,25 +568,42 @@ class Node:
         )
         return sign_record(record, lambda message: signature_of(self.public_key, message))
 
-    def _admit(self, record: SignedNodeRecord, done: OnWritten) -> None:
+    def _asked_to_admit(self, source: str, asked: JoinAsked) -> None:
+        """The leader takes a machine in; any other says who leads."""
+        if self.leads:
+            role = open_record(asked.record, verify).role
+            self._admit(asked.record, role, lambda result: self._grant(source, asked, role, result))
+        elif not self.light and (leader := self.leader_node()) is not None:
+            self.world.network.send(self.name, source, LeaderTold(leader=leader.name), once=True)
+
+    def _admit(self, record: SignedNodeRecord, role: Role, done: OnWritten) -> None:
         replica = self.replica
         if replica is None or not replica.leads:
             return
-        command = AdmitNode(signed_record=encode_record(record), rights=NodeRights.VOTER)
+        rights = NodeRights.VOTER if role.may_vote else NodeRights.WORKER
+        command = AdmitNode(signed_record=encode_record(record), rights=rights)
         replica.propose(Write(body=command), self.world.engine.now_us + BIRTH_DEADLINE_US, done)
 
-    def _grant(self, joiner: str, asked: JoinAsked, result: Written) -> None:
-        if isinstance(result, Reply) and not result.refused:
-            granted = JoinGranted(hive_id=HIVE_ID, incarnation=asked.incarnation)
-            self.world.network.send(self.name, joiner, granted, once=True)
+    def _grant(self, joiner: str, asked: JoinAsked, role: Role, result: Written) -> None:
+        if self.replica is None or isinstance(result, Failure) or result.refused:
+            return
+        granted = JoinGranted(
+            hive_id=HIVE_ID,
+            incarnation=asked.incarnation,
+            leader=self.name,
+            members=tuple(sorted(map(name_of, self.replica.conf.members()))),
+            voter_rights=role.may_vote,
+        )
+        self.world.network.send(self.name, joiner, granted, once=True)
 
     def _ask_to_join(self) -> None:
-        """Asks one machine after the other until one lets it in."""
+        """Asks one machine after the other, and whoever is said to lead, until one lets it in."""
         if self.disk.log.hive_id:
             return
         others = [name for name in self.world.nodes if name != self.name]
+        target = self.search.leader or others[self._asking % len(others)]
         self._asking += 1
-        target = others[self._asking % len(others)]
+        self.search.leader = None
         self.world.network.send(
             self.name, target, JoinAsked(record=self.signed_record(), incarnation=self.disk.log.incarnation), once=True
         )
@@ -554,7 +614,9 @@ class Node:
             return
         self.disk.log.hive_id = granted.hive_id
         self.world.engine.note(f"{self.member_id} joins")
-        self._start_replica(born=False)
+        self.search.meet([granted.leader, *granted.members])
+        self.search.leader = granted.leader
+        self._enter(holds_log=granted.voter_rights)
 
 
 def name_of(member: MemberId) -> str:

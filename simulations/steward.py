@@ -79,7 +79,8 @@ class Steward:
             for entry in queries.nodes(self._replica.view)
             if entry.kind is NodeKind.HIVE
         }
-        named = sorted({*status.conf.members(), *entries})
+        entitled = {member for member, entry in entries.items() if entry.rights is NodeRights.VOTER}
+        named = sorted(entitled | status.conf.members())
         return tuple(self._member(member, entries.get(member), entries, status) for member in named)
 
     def _member(

@@ -60,15 +60,24 @@ class Worker:
         self._attempts: dict[AttemptKey, _Attempt] = {}
         self._stream: Stream | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether its stream to a leader stands, as far as it knows."""
+        return self._stream is not None
+
     # --- the stream ------------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Looks for a leader until there is a stream to it."""
         leader = self._node.leader_node()
         if leader is not None and leader.alive:
+            self._node.search.found()
             self._stream = self._node.open_stream(leader, self._take, self._closed)
             self._say_hello(self._stream)
         else:
+            # A machine that does not take the connection is forgotten as leader.
+            self._node.search.leader = None
+            self._node.seek_leader()
             self._node.at(self._engine.now_us + RECONNECT_US, self.connect)
 
     def _say_hello(self, stream: Stream) -> None:
@@ -86,6 +95,7 @@ class Worker:
 
     def _closed(self, reset: bool) -> None:
         self._stream = None
+        self._node.search.leader = None
         self._node.at(self._engine.now_us + RECONNECT_US, self.connect)
 
     def _say(self, event: AttemptStarted | AttemptEnded) -> None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, TextIO
 
-from hivenode.consensus import Role, Snapshot
+from hivenode.consensus import RaftStatus, Role, Snapshot
 from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.node_record import Role as OwnersRole
+from hivenode.membership.voters import LEARNERS_MAX
 from hivenode.pool import queries
 from hivenode.runtime.ports import AttemptKey
 from hivenode.runtime.snapshots import decode_ref
@@ -29,6 +31,8 @@ class Settings:
     """What a run is like, beside its seed; times of the core are the daemon's defaults."""
 
     nodes: int = 5
+    light: int = 0
+    """How many of them hold no log: their owners let them work only."""
     clients: int = 6
     election_timeout_ms: tuple[int, int] = (1000, 2000)
     heartbeat_interval_ms: int = 150
@@ -118,11 +122,11 @@ class World:
         """The snapshots that were made of a state with flipped bits."""
         self.names: Final[dict[NodeId, str]] = {}
         for number in range(1, settings.nodes + 1):
-            self.add_node(f"n{number}")
+            self.add_node(f"n{number}", light=number > settings.nodes - settings.light)
 
-    def add_node(self, name: str) -> Node:
+    def add_node(self, name: str, *, light: bool = False) -> Node:
         """A machine that was not there before; it is not switched on yet."""
-        node = Node(self, name)
+        node = Node(self, name, OwnersRole.WORKER if light else OwnersRole.AUTO)
         node.disk.slowness = self.settings.slowness
         self.nodes[name] = node
         self.names[node.node_id] = name
@@ -180,8 +184,11 @@ class World:
                 found.append(
                     f"{node.name} runs with a state that {'differs' if self.has_shown(node) else 'is in doubt'}"
                 )
-            elif replica is None:
+            elif not node.disk.log.hive_id:
                 found.append(f"{node.name} is no member yet")
+            elif replica is None or self._is_spare(node, status):
+                if node.worker is None or not node.worker.connected:
+                    found.append(f"{node.name} has no stream to the leader")
             elif replica.leader != status.member_id:
                 found.append(f"{node.name} follows {replica.leader}, not {status.member_id}")
             elif replica.applied_index < status.last_index:
@@ -195,12 +202,18 @@ class World:
             found.append("the configuration is joint")
         return found
 
+    @staticmethod
+    def _is_spare(node: Node, status: RaftStatus) -> bool:
+        """Whether it could hold the log, and enough others do."""
+        return node.member_id not in status.conf.members() and len(status.conf.learners) >= LEARNERS_MAX
+
     def process_ended(self, ended: Node, *, reset: bool) -> None:
         """A daemon is gone: peers that reach its machine see their connections reset and a redial refused."""
         if not reset:
             return
         for node in self.alive():
-            if node is not ended and node.reaches(ended):
+            # Nothing but a leader's end makes anybody do something at once.
+            if node.replica is not None and node.leader_node() is ended and node.reaches(ended):
                 delay_us = self.engine.between(*REFUSED_US)
                 node.at(self.engine.now_us + delay_us, lambda node=node: self._refused(node, ended))  # type: ignore[misc]
 

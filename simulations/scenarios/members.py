@@ -20,7 +20,7 @@ def change_under_partition(seed: int) -> str:
         stage.cut([leader], stage.others(leader))
         stage.run(stage.engine.between(1 * SECOND, 6 * SECOND))
         stage.mend()
-        stage.until(lambda: not stage.world.troubles() or _only_tasks(stage), "the joiner is in", WELL_US)
+        stage.until(stage.only_work_is_left, "the joiner is in", WELL_US)
         victim = stage.voters()[0]
         victim.wipe()
         victim.boot()
@@ -29,14 +29,9 @@ def change_under_partition(seed: int) -> str:
         stage.cut([leader], stage.others(leader), both=False)
         stage.run(stage.engine.between(1 * SECOND, 6 * SECOND))
         stage.mend()
-        stage.until(lambda: _only_tasks(stage), "the one without a disk is in again", 2 * WELL_US)
+        stage.until(stage.only_work_is_left, "the one without a disk is in again", 2 * WELL_US)
     stage.until(lambda: len(stage.status().conf.voters) == 5, "nine nodes have five voters", 2 * WELL_US)
     return stage.finish()
-
-
-def _only_tasks(stage: Stage) -> bool:
-    """Whether nothing but work is left to do; replicas that are a moment behind are no trouble."""
-    return all("tasks" in trouble or "applied" in trouble for trouble in stage.world.troubles())
 
 
 def join_takes_a_moment(seed: int) -> str:

@@ -25,13 +25,21 @@ class Stage:
     Args:
         seed: what the play is a function of.
         nodes: three and more have three voters, seven and more have five.
+        light: how many of them hold no log.
         whole: waits until they are all there; else the play begins when the machines are switched on.
     """
 
     def __init__(
-        self, seed: int, *, nodes: int = 7, clients: int = 6, max_append_bytes: int = 1 << 20, whole: bool = True
+        self,
+        seed: int,
+        *,
+        nodes: int = 7,
+        light: int = 0,
+        clients: int = 6,
+        max_append_bytes: int = 1 << 20,
+        whole: bool = True,
     ) -> None:
-        settings = Settings(nodes=nodes, clients=clients, max_append_bytes=max_append_bytes)
+        settings = Settings(nodes=nodes, light=light, clients=clients, max_append_bytes=max_append_bytes)
         self.world: Final = World(seed, settings)
         self.engine: Final = self.world.engine
         self.load: Final = Workload(self.world)
@@ -51,6 +59,10 @@ class Stage:
             return False
         conf = leader.replica.status().conf
         return len(conf.voters) == self._voters and len(conf.members()) == len(self.world.present())
+
+    def only_work_is_left(self) -> bool:
+        """Whether nothing but work is left to do; replicas that are a moment behind are no trouble."""
+        return all("tasks" in trouble or "applied" in trouble for trouble in self.world.troubles())
 
     # --- time ------------------------------------------------------------------------------------------------------
 

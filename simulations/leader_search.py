@@ -1,0 +1,90 @@
+"""A light node's way to the leader: it asks other machines who leads, some at once, first those that knew it before.
+
+It does what `hivenode.runtime.local` does for a node without the log. Discovery tells it every machine's address, and what
+it learned outlives its process, but for who leads: that is forgotten as soon as that one does not serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from simulations.calls import LeaderAsked
+from simulations.engine import SECOND
+
+if TYPE_CHECKING:
+    from simulations.node import Node
+
+SILENCE_US: Final = 2 * SECOND
+"""How long a machine is waited for before another is asked in its place."""
+ASKED_AT_ONCE: Final = 16
+LEADERLESS_US: Final = 5 * SECOND
+"""These three are the daemon's own bounds (`runtime.local`); the last is how long a replica waits before it asks others."""
+
+
+class LeaderSearch:
+    """One for each machine; `leader` is the name of who led when one was told last."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._informed: set[str] = set()
+        self._round: Iterator[str] = iter(())
+        self._asked: dict[str, int] = {}
+        self._lacking_us: int | None = None
+        self.leader: str | None = None
+
+    def meet(self, names: Iterable[str]) -> None:
+        """These hold the hive's log, so they may know who leads."""
+        self._informed |= {*names} - {self._node.name}
+
+    def forget(self) -> None:
+        """The process is gone, and with it what it was about to learn."""
+        self.leader = None
+        self._lacking_us = None
+        self._asked.clear()
+
+    def found(self) -> None:
+        """The machine knows who leads by itself."""
+        self._lacking_us = None
+
+    def lacks_long(self) -> bool:
+        """Whether the machine has wanted a leader for longer than any election takes."""
+        now_us = self._node.world.engine.now_us
+        if self._lacking_us is None:
+            self._lacking_us = now_us
+        return now_us - self._lacking_us >= LEADERLESS_US
+
+    def begin(self) -> None:
+        """Goes through all machines, unless that is under way; a round that finds nobody is begun anew by the next call."""
+        if not self._asked:
+            self._round = self._candidates()
+            for _ in range(ASKED_AT_ONCE):
+                self._ask_next()
+
+    def _candidates(self) -> Iterator[str]:
+        known = sorted(self._informed)
+        yield from known
+        yield from [name for name in self._node.world.nodes if name not in self._informed and name != self._node.name]
+
+    def _ask_next(self) -> None:
+        target = next(self._round, "")
+        if not target:
+            return
+        engine = self._node.world.engine
+        asked_us = self._asked[target] = engine.now_us
+        self._node.world.network.send(self._node.name, target, LeaderAsked(), once=True)
+        self._node.at(engine.now_us + SILENCE_US, lambda: self._unanswered(target, asked_us))
+
+    def _unanswered(self, target: str, asked_us: int) -> None:
+        if self._asked.get(target) == asked_us:
+            del self._asked[target]
+            self._ask_next()
+
+    def told(self, source: str, leader: str) -> None:
+        """A machine said who leads; empty when it does not know."""
+        if leader and leader != self._node.name:
+            self.leader = leader
+            self._asked.clear()
+            self.meet([source, leader])
+        elif self._asked.pop(source, None) is not None:
+            self._ask_next()
