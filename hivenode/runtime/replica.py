@@ -440,7 +440,11 @@ class Replica:
     async def _carry_out(self, ready: Ready) -> None:
         """Does what a Ready says, in its order."""
         if ready.soft_state is not None:
+            led = self.leads
             self._leader, self._role = ready.soft_state.leader, ready.soft_state.role
+            if self.leads and not led:
+                # Before anything is said as a leader: the logs of all members are the witness of who led in which term.
+                _log.info("this member leads", member=self.member_id, term=self._raw.status().term)
             if not self.leads:
                 self._fail_proposals("this node stopped leading")
             self._leader_changed.set()

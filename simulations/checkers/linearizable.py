@@ -5,8 +5,9 @@ operations that are under way have already taken effect there (Wing and Gong 199
 operation returns, it must have taken effect, so each possibility is carried on until it has, by any others first; a
 possibility that cannot explain the answer dies, and when none is left there is no such order.
 
-An operation whose caller learned nothing either is left out of the history, when it is known never to have happened, or
-ends at the moment by which it is known to have happened.
+An operation whose caller learned nothing is left out of the history when it is known never to have happened, and ends at the
+moment by which it is known to have happened. When neither is known, it has no end (`returned_at` None): it may take effect at any
+moment after it was called, or never. Each of those doubles what has to be looked at, so a history should have few.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class UndecidedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operation: `text` is for a person, times are in any unit."""
+    """One operation: `text` is for a person, times are in any unit, and `returned_at` is None when it may never have happened."""
 
     called_at: int
-    returned_at: int
+    returned_at: int | None
     step: Step
     text: str
 
@@ -55,7 +56,8 @@ def check(history: Sequence[Operation], start: State) -> Unexplained | None:
     for number, operation in enumerate(history):
         # A call at the moment of a return is not after it: the two may have overlapped.
         moments.append((operation.called_at, 0, number))
-        moments.append((operation.returned_at, 1, number))
+        if operation.returned_at is not None:
+            moments.append((operation.returned_at, 1, number))
     moments.sort()
     open_now: list[int] = []
     possible: set[tuple[State, frozenset[int]]] = {(start, frozenset())}

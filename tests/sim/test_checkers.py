@@ -30,7 +30,7 @@ def sets(value: int) -> Step:
     return lambda _state: value
 
 
-def op(called_at: int, returned_at: int, step: Step) -> Operation:
+def op(called_at: int, returned_at: int | None, step: Step) -> Operation:
     return Operation(called_at=called_at, returned_at=returned_at, step=step, text=f"{called_at}..{returned_at}")
 
 
@@ -66,6 +66,19 @@ def test_two_takers_of_one_name_are_found() -> None:
     assert check([op(0, 5, takes), op(1, 6, takes)], False) is not None
 
 
+def test_a_write_of_which_nobody_knows_may_happen_late_or_never() -> None:
+    unknown = op(0, None, sets(1))
+    assert check([unknown, op(10, 11, sees(0))], 0) is None
+    assert check([unknown, op(10, 11, sees(0)), op(20, 21, sees(1)), op(22, 23, sees(1))], 0) is None
+
+
+def test_a_write_of_which_nobody_knows_is_not_undone_not_done_twice_and_not_done_before_it_was_asked_for() -> None:
+    assert check([op(0, None, sets(1)), op(10, 11, sees(1)), op(20, 21, sees(0))], 0) is not None
+    twice = [op(0, None, sets(1)), op(1, 2, sees(1)), op(3, 4, sets(2)), op(5, 6, sees(1))]
+    assert check(twice, 0) is not None
+    assert check([op(10, None, sets(1)), op(0, 5, sees(1))], 0) is not None
+
+
 def test_too_many_possibilities_are_said_and_not_passed_over() -> None:
     def adds(amount: int) -> Step:
         return lambda state: state + amount if isinstance(state, int) else None
@@ -76,29 +89,38 @@ def test_too_many_possibilities_are_said_and_not_passed_over() -> None:
 
 
 def brute_force(history: list[Operation], start: int) -> bool:
-    """All orders, one by one; for the few operations of a test."""
-    for order in itertools.permutations(history):
-        if any(a.called_at > b.returned_at for a, b in itertools.combinations(order, 2)):
-            continue
-        state: State | None = start
-        for operation in order:
-            state = operation.step(state)
-            if state is None:
-                break
-        if state is not None:
-            return True
-    return False
+    """All orders of all choices of what never happened, one by one; for the few operations of a test."""
+    certain = [operation for operation in history if operation.returned_at is not None]
+    unknown = [operation for operation in history if operation.returned_at is None]
+    return any(
+        explains(order, start)
+        for count in range(len(unknown) + 1)
+        for happened in itertools.combinations(unknown, count)
+        for order in itertools.permutations([*certain, *happened])
+    )
+
+
+def explains(order: tuple[Operation, ...], start: int) -> bool:
+    if any(b.returned_at is not None and a.called_at > b.returned_at for a, b in itertools.combinations(order, 2)):
+        return False
+    state: State | None = start
+    for operation in order:
+        state = operation.step(state)
+        if state is None:
+            return False
+    return True
 
 
 def test_the_checker_agrees_with_trying_all_orders() -> None:
     rng = random.Random(7)
     verdicts = set()
-    for _ in range(400):
+    for _ in range(600):
         history = []
         for _ in range(rng.randint(1, 6)):
             called_at = rng.randint(0, 12)
-            step = sets(rng.randint(0, 2)) if rng.random() < 0.5 else sees(rng.randint(0, 2))
-            history.append(op(called_at, called_at + rng.randint(1, 6), step))
+            writes, known = rng.random() < 0.5, rng.random() < 0.7
+            step = sets(rng.randint(0, 2)) if writes else sees(rng.randint(0, 2))
+            history.append(op(called_at, called_at + rng.randint(1, 6) if known or not writes else None, step))
         expected = brute_force(history, 0)
         verdicts.add(expected)
         assert (check(history, 0) is None) == expected
