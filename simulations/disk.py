@@ -352,9 +352,14 @@ class Disk:
         self.slowness = 1
         """How many times slower than it should be."""
         self.full = False
+        self._held_until_us = 0
         self.writes = 0
         self._waiting: deque[tuple[Job, Callable[[], None]]] = deque()
         self._life = 0
+
+    def hold(self, duration_us: int) -> None:
+        """Ends no write that begins from now on before so much time is over."""
+        self._held_until_us = self._engine.now_us + duration_us
 
     def submit(self, batch: Job, done: Callable[[], None]) -> None:
         """Queues a write; `done` is called when it is durable, unless a crash comes first."""
@@ -365,6 +370,7 @@ class Disk:
     def _begin(self) -> None:
         stalled = self._engine.chance(STALL_PER_MILLE)
         duration_us = self._engine.between(*(STALL_US if stalled else FSYNC_US)) * self.slowness
+        duration_us = max(duration_us, self._held_until_us - self._engine.now_us)
         life = self._life
         self._engine.after(duration_us, lambda: self._end(life))
 

@@ -123,7 +123,7 @@ def leader_counts_unwritten() -> Any:
 
 def reads_without_quorum() -> Any:
     """A leader answers reads without asking whether it still leads (thesis §6.4)."""
-    start = replication._start_reads
+    start = replication.start_reads
 
     def trusting(state: RaftState) -> None:
         start(state)
@@ -133,7 +133,7 @@ def reads_without_quorum() -> Any:
                 in_flight.confirmed[member] = True
             replication._finish_reads(state)
 
-    return _replaced(replication, "_start_reads", trusting)
+    return _replaced(replication, "start_reads", trusting)
 
 
 def reads_without_waiting() -> Any:

@@ -1,8 +1,9 @@
 """One member's copy of the hive in virtual time: the shell that the daemon's replica is, around the same machines.
 
 It does what `hivenode.runtime.replica` does, in the same order, with the disk's and the network's answers as events:
-a Ready's messages, then the write, then the messages that speak for it, then the application, then `advance`. While a
-write is under way messages and proposals gather, and the next write is for all of them. Agreed state is flushed behind, the log
+a Ready's messages, then the write, during which what is committed is applied, then the messages that speak for it, then
+`advance`. While a write is under way time goes on and messages are heard, what need not wait for the disk goes out, and the next
+write is for all that gathers. A disk that takes nothing for long is told to the core. Agreed state is flushed behind, the log
 compacted up to what was synced, and whoever needs what is gone is offered a snapshot.
 """
 
@@ -20,6 +21,7 @@ from hivenode.consensus import (
     ConfChange,
     Entry,
     EntryKind,
+    Meanwhile,
     MemberId,
     Message,
     RaftConfig,
@@ -31,6 +33,7 @@ from hivenode.consensus import (
     Snapshot,
     SnapshotOffer,
     SnapshotStatus,
+    SoftState,
     decode_conf_change,
 )
 from hivenode.encoding.records import encode_record
@@ -54,7 +57,8 @@ PROPOSALS_MAX: Final = 4_096
 COMMITTED_BYTES_MAX: Final = 128 << 10
 FLUSH_DELAY_US: Final = 100 * MS
 READ_RETRY_US: Final = 300 * MS
-"""These five are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
+STALLED_TIMEOUTS: Final = 2
+"""These six are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
 VALIDATED_EVERY: Final = 16
 """The core checks itself after every so many rounds, and after each that it leads or changes its role in."""
 
@@ -127,7 +131,10 @@ class Replica:
         self._applying: list[tuple[int, int, list[_ReadCall]]] = []
         self._sequence = 0
         self._running = False
-        self._writing = False
+        self._writing: Ready | None = None
+        self._stalled_ms = STALLED_TIMEOUTS * high_ms
+        self._stalls_at_ms = NEVER_MS
+        """When the write that is under way has taken too long."""
         self._flushing = False
         self._flush_planned = False
         self._flushed_listeners: list[Callable[[], None]] = []
@@ -175,7 +182,7 @@ class Replica:
 
     def propose(self, write: Write, deadline_us: int, done: OnWritten) -> None:
         """Ends in the reply, in a failure that says "not done", or in OUTCOME_UNKNOWN."""
-        if self._disk.full:
+        if self._disk.full and self._writing is not None:
             done(Failure(code=Code.DISK_FULL, text="the leader's disk is full"))
             return
         if not self.leads:
@@ -215,16 +222,20 @@ class Replica:
     # --- the loop --------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Goes on until there is nothing to do or a write is under way."""
-        if self._running or self._writing:
+        """Goes on until there is nothing to do, or nothing but to wait for the disk."""
+        if self._running:
             return
         self._running = True
         raw, clock = self.raw, self._node.clock
-        while not self._writing:
-            if self._disk.log.snapshot_wanted and not self._copying:
+        while True:
+            if self._writing is None and self._disk.log.snapshot_wanted and not self._copying:
                 self._make_snapshot()
             raw.tick(clock.monotonic_ms())
             self._take_inbox()
+            if self._writing is not None:
+                self._go_on_meanwhile(self._writing)
+                break
+            self._step_fetched()
             if raw.has_ready():
                 self._carry_out(raw.ready())
             elif self._must_campaign:
@@ -235,14 +246,20 @@ class Replica:
             else:
                 break
         self._running = False
-        if not self._writing:
-            self._arm()
+        self._arm()
+
+    def _go_on_meanwhile(self, writing: Ready) -> None:
+        if self._disk.full or self._node.clock.monotonic_ms() >= self._stalls_at_ms:
+            self.raw.disk_stalled()
+        self._show(self.raw.meanwhile(), writing.entries)
 
     def _arm(self) -> None:
         """One timer is out at a time; one that comes too early looks again."""
         deadline_ms = self.raw.next_deadline()
         if self._copies.deadline_ms is not None:
             deadline_ms = min(deadline_ms, self._copies.deadline_ms)
+        if self._node.clock.monotonic_ms() < self._stalls_at_ms:
+            deadline_ms = min(deadline_ms, self._stalls_at_ms)
         if deadline_ms >= NEVER_MS:
             return
         moment_us = max(self._node.clock.moment_us(deadline_ms), self._engine.now_us)
@@ -274,13 +291,15 @@ class Replica:
         self._lost.clear()
         while self._proposals:
             self._append(self._proposals.popleft())
-        if self._fetched is not None and not self._fetched.stepped:
-            self._fetched.stepped = True
-            self.raw.step(self._fetched.offer)
         if self._reads:
             reads = [read for read in self._reads if read.done is not None]
             self._reads = []
             self._ask_core(reads)
+
+    def _step_fetched(self) -> None:
+        if self._fetched is not None and not self._fetched.stepped:
+            self._fetched.stepped = True
+            self.raw.step(self._fetched.offer)
 
     def _append(self, proposal: _Proposal) -> None:
         if proposal.done is None:
@@ -317,35 +336,41 @@ class Replica:
 
     def _carry_out(self, ready: Ready) -> None:
         self._rounds += 1
-        if ready.soft_state is not None:
-            self._take_soft_state(ready)
-        elif self._rounds % VALIDATED_EVERY == 0:
+        if ready.soft_state is None and self._rounds % VALIDATED_EVERY == 0:
             self.raw.validate_state()
-        for message in ready.messages:
-            self._node.send_message(message)
+        self._show(ready, ready.entries)
         if ready.snapshot is not None:
-            self._writing = True
+            self._writing = ready
             self._installing = ready
             self._install()
             return
+        if ready.must_sync:
+            self._write(ready, LogWrite(hard_state=ready.hard_state, entries=ready.entries), self._written)
+        if ready.committed_entries:
+            self._apply(ready.committed_entries)
         if not ready.must_sync:
             self._finish(ready)
-            return
-        self._writing = True
-        self._disk.submit(
-            LogWrite(hard_state=ready.hard_state, entries=ready.entries), self._node.bound(lambda: self._written(ready))
-        )
 
-    def _take_soft_state(self, ready: Ready) -> None:
-        soft = ready.soft_state
-        if soft is None:
-            return
+    def _write(self, ready: Ready, batch: LogWrite, written: Callable[[Ready], None]) -> None:
+        self._writing = ready
+        self._stalls_at_ms = self._node.clock.monotonic_ms() + self._stalled_ms
+        self._disk.submit(batch, self._node.bound(lambda: written(ready)))
+
+    def _show(self, now: Ready | Meanwhile, tail: tuple[Entry, ...]) -> None:
+        """Args: tail: the entries that the disk does not hold yet."""
+        if now.soft_state is not None:
+            self._take_soft_state(now.soft_state, tail)
+        for message in now.messages:
+            self._node.send_message(message)
+        for state in now.read_states:
+            self._read_confirmed(state)
+
+    def _take_soft_state(self, soft: SoftState, tail: tuple[Entry, ...]) -> None:
         self.raw.validate_state()
         self.leader, self.role = soft.leader, soft.role
         self._engine.mark(Kind.ROLE, self._node.name, soft.role.value, self.raw.status().term)
         if self.leads:
-            self._checks.leads(self._node.name, self.raw.status(), self._disk.log, ready.entries)
-        if self.leads:
+            self._checks.leads(self._node.name, self.raw.status(), self._disk.log, tail)
             self._engine.note(f"{self.member_id} leads term {self.raw.status().term}")
         elif self._engine.detailed:
             self._engine.detail(f"{self.member_id} is {soft.role.value}, its leader {soft.leader}")
@@ -355,7 +380,8 @@ class Replica:
             listener()
 
     def _written(self, ready: Ready) -> None:
-        self._writing = False
+        self._writing = None
+        self._stalls_at_ms = NEVER_MS
         self._checks.persisted(self._node.name, ready.entries, self._disk.log)
         self._running = True
         self._finish(ready)
@@ -365,10 +391,6 @@ class Replica:
     def _finish(self, ready: Ready) -> None:
         for message in ready.messages_after_persist:
             self._node.send_message(message)
-        for state in ready.read_states:
-            self._read_confirmed(state)
-        if ready.committed_entries:
-            self._apply(ready.committed_entries)
         self.raw.advance(ready)
 
     def _apply(self, entries: tuple[Entry, ...]) -> None:
@@ -564,10 +586,11 @@ class Replica:
             entries=ready.entries,
             base=LogBase(index=meta.index, term=meta.term, state_folder=name),
         )
-        self._disk.submit(batch, self._node.bound(lambda: self._installed(ready, snapshot, fetched)))
+        self._write(ready, batch, lambda written: self._installed(written, snapshot, fetched))
 
     def _installed(self, ready: Ready, snapshot: Snapshot, fetched: _Fetched) -> None:
-        self._writing, self._installing = False, None
+        self._writing, self._installing = None, None
+        self._stalls_at_ms = NEVER_MS
         image = self._disk.state.image
         self.view.adopt(image)
         self.conf, self.applied_index, self._applied_term = image.mark.conf, image.mark.index, image.mark.term

@@ -33,7 +33,7 @@ from hivenode.consensus.messages import (
     VoteResponse,
 )
 from hivenode.consensus.progress import ProgressState, ProgressStatus
-from hivenode.consensus.raw_node import RawNode, Ready, SoftState
+from hivenode.consensus.raw_node import Meanwhile, RawNode, Ready, SoftState
 from hivenode.consensus.state import NEVER_MS
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "HeartbeatResponse",
     "InvalidConfChangeError",
     "LogView",
+    "Meanwhile",
     "MemberId",
     "MemoryLog",
     "Message",

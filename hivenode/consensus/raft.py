@@ -310,6 +310,15 @@ class Raft:
         state.leader = None
         state.election_deadline_ms = state.now_ms + turn * delay_ms + state.rng.randint(0, delay_ms // 3)
 
+    def disk_stalled(self) -> None:
+        """This member's disk takes nothing."""
+        state = self.state
+        if state.is_leader:
+            replication.ask_best_to_take_over(state)
+            state.become_follower(state.term, None)
+        elif state.can_campaign:
+            state.reset_election_timer()
+
     # What it shows
 
     def status(self) -> RaftStatus:

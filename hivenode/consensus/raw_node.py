@@ -3,7 +3,8 @@
 Rules:
 - The caller owns time, disk, network and state machine. The core is told of events and says what to do; it never calls out.
 - One Ready is out at a time. Between `ready` and `advance` the core takes messages, proposals and ticks as ever, so the
-  disk may be busy elsewhere meanwhile; what comes of them is in the next Ready, and all of it is written in one sync.
+  disk may be busy meanwhile, for long even: what need not wait for it comes out of `meanwhile` at once (heartbeats and their
+  answers, rounds of reads), the rest is in the next Ready, and all of it is written in one sync.
 - `tick` with the present comes before `step` and proposals, if time has passed: deadlines are counted from the last
   moment that the core was told.
 
@@ -14,6 +15,8 @@ State table:
 | nothing to do | False | an empty Ready | refused |
 | something to do | True | a Ready is out | refused |
 | a Ready is out | False | refused | nothing or something to do |
+
+`meanwhile` is for the last of them, and refused in the others.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ class Ready:
        Ready with `must_sync` always has the hard state. Whoever keeps an entry that follows a change of the
        configuration thereby keeps that the change is committed, and never stands for election by an older one.
     3. `messages_after_persist` may be sent: votes and acknowledgements that speak of what 2 made durable.
-    4. `committed_entries` are applied in order; all of them were durable here before this Ready. For each `CONF_CHANGE`
+    4. `committed_entries` are applied in order; all of them were durable here before this Ready, so this may also be done
+       while 2 and 3 are going on. For each `CONF_CHANGE`
        among them `apply_conf_change` is called, and the configuration that it returns is stored in one transaction with
        the applied index.
     5. `advance(ready)` tells the core that all this is done. Only now does a leader or candidate count its own entries
@@ -77,6 +81,18 @@ class Ready:
     messages_after_persist: tuple[Message, ...] = ()
     read_states: tuple[ReadState, ...] = ()
     must_sync: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meanwhile:
+    """What is done at once while a Ready is out: nothing of it speaks for what that Ready makes durable, or the next one.
+
+    A leader's new entries are not among the messages: they gather for one append a Ready.
+    """
+
+    soft_state: SoftState | None
+    messages: tuple[Message, ...]
+    read_states: tuple[ReadState, ...]
 
 
 class RawNode:
@@ -179,6 +195,14 @@ class RawNode:
         """
         self._raft.leader_lost()
 
+    def disk_stalled(self) -> None:
+        """Tells that this member's disk takes nothing, as it shall be told again and again while that lasts.
+
+        It leads no longer, since it could answer for nothing: the voter that has most of the log is asked to take over at once.
+        And it does not stand for election before an election timeout after the last such word.
+        """
+        self._raft.disk_stalled()
+
     def campaign(self) -> None:
         """Stands for election now; for the one voter that forms a hive."""
         election.campaign(self._raft.state)
@@ -238,6 +262,23 @@ class RawNode:
         raft.outbox_durable.clear()
         raft.read_states.clear()
         return self._out
+
+    def meanwhile(self) -> Meanwhile:
+        """Hands out what need not wait for the Ready that is out."""
+        ensure(self._out is not None, "No Ready is out: all there is to do is in the next one.")
+        raft = self._raft.state
+        replication.start_reads(raft)
+        soft_changed = self._soft_changed()
+        if soft_changed:
+            self._shown_soft = SoftState(leader=raft.leader, role=raft.role)
+        found = Meanwhile(
+            soft_state=self._shown_soft if soft_changed else None,
+            messages=tuple(raft.outbox),
+            read_states=tuple(raft.read_states),
+        )
+        raft.outbox.clear()
+        raft.read_states.clear()
+        return found
 
     def advance(self, ready: Ready) -> None:
         """Tells that everything in the Ready is done: persisted, sent and applied."""

@@ -34,7 +34,7 @@ def flush(state: RaftState) -> None:
     if not state.is_leader or not state.send_due:
         return
     state.send_due = False
-    _start_reads(state)
+    start_reads(state)
     last = state.log.last_index()
     for member, progress in state.progress.items():
         if member == state.me:
@@ -193,9 +193,10 @@ def add_read(state: RaftState, requester: MemberId, context: bytes) -> None:
     state.send_due = True
 
 
-def _start_reads(state: RaftState) -> None:
+def start_reads(state: RaftState) -> None:
+    """Asks a quorum whether it still leads, for the reads that wait, if no such question is under way."""
     reads = state.reads
-    if reads.in_flight is not None or not reads.waiting_count or not state.committed_in_term():
+    if not state.is_leader or reads.in_flight is not None or not reads.waiting_count or not state.committed_in_term():
         return
     reads.start(state.log.committed)
     reads.confirm(state.me, reads.context)
@@ -248,6 +249,14 @@ def _maybe_time_out_target(state: RaftState) -> None:
     target = state.transfer_target
     if target is not None and state.progress[target].match == state.log.last_index():
         state.outbox.append(TimeoutNow(to=target, from_=state.me, term=state.term))
+
+
+def ask_best_to_take_over(state: RaftState) -> None:
+    """Asks the voter that has most of the log, of those that are heard, to stand for election at once."""
+    heard = [member for member in sorted(state.conf.voters - {state.me}) if state.progress[member].recent_active]
+    if heard:
+        best = max(heard, key=lambda member: state.progress[member].match)
+        state.outbox.append(TimeoutNow(to=best, from_=state.me, term=state.term))
 
 
 def report_unreachable(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What waits for the replica's task: messages, proposals, reads, signals, and a fetched snapshot."""
+"""What waits for the replica's task: messages, proposals, signals, and a fetched snapshot."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ class Transfer:
 
 
 @dataclass(slots=True, eq=False)
-class Read:
-    future: asyncio.Future[None]
-
-
-@dataclass(slots=True, eq=False)
 class Fetched:
     """An offer whose state is on disk; `dealt_with` is set when it is installed or refused."""
 
@@ -58,5 +53,4 @@ class Inbox:
     messages: deque[Message] = field(default_factory=deque)
     proposals: deque[Proposal] = field(default_factory=deque)
     signals: deque[LeaderLost | Transfer] = field(default_factory=deque)
-    reads: list[Read] = field(default_factory=list)
     fetched: Fetched | None = None

@@ -3,8 +3,11 @@
 Rules:
 - One asyncio task owns the core. Everybody else puts something into its bounded inbox and wakes it.
 - The order of effects is the one that `Ready` states: a leader's messages, then the fsync, then the messages that speak for
-  it, then the application of what is committed. While the fsync runs on the writer thread the inbox fills, so all that
-  waits shares the next fsync (group commit).
+  it. What is committed is applied meanwhile. What is proposed while the fsync runs on the writer thread shares the next one
+  (group commit).
+- A disk that takes its time deposes nobody: while it writes, time goes on, messages are heard, and what speaks for nothing
+  that is being written goes out (heartbeats, their answers, rounds of reads). A leader whose disk is full, or takes nothing for
+  `STALLED_TIMEOUTS` election timeouts, hands over, since it can answer for nothing.
 - A proposal ends in exactly one of: the reply of its application; *not done* (NO_LEADER, OVERLOADED: it was never appended,
   or another entry took its place); *unknown* (OUTCOME_UNKNOWN: appended, and this node stopped leading or the deadline came).
 - Nothing here decides what a command means: that is `pool.state_machine.apply`.
@@ -21,7 +24,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Callable
 from concurrent.futures import Executor
 from random import Random
@@ -33,12 +35,12 @@ from hivenode.consensus import (
     ConfChange,
     Entry,
     EntryKind,
+    Meanwhile,
     MemberId,
     Message,
     RaftConfig,
     RaftStatus,
     RawNode,
-    ReadState,
     Ready,
     Role,
     Snapshot,
@@ -54,7 +56,9 @@ from hivenode.pool.commands import Envelope, Reply
 from hivenode.pool.events import Event, StateReplaced
 from hivenode.pool.state_machine import apply
 from hivenode.runtime.copies import QuorumCopies, SecondCopies, acknowledged_copies, has_one_voter, quorum_size
-from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Read, Transfer
+from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Transfer
+from hivenode.runtime.log_writing import LogWriting
+from hivenode.runtime.reads import READ_RETRY_MS, Read, Reads
 from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher, encode_ref
 from hivenode.runtime.stores import (
     CompactionBounds,
@@ -74,11 +78,14 @@ PROPOSALS_MAX: Final = 4_096
 FLUSH_DELAY_S: Final = 0.1
 """Agreed state is written this long after its first change: a crash then replays a tenth of a second of log."""
 DISK_RETRY_S: Final = 1.0
-"""A write that failed for want of space is tried again this often; meanwhile this node is silent."""
+"""A write of agreed state that failed for want of space is tried again this often."""
+STALLED_TIMEOUTS: Final = 2
+"""A disk that takes nothing for so many times the longest election timeout is given up: an SSD's garbage collection and most
+hiccups of a network disk are over by then, and callers do not wait much longer than for an election."""
+APPLIED_AT_ONCE: Final = 32
+"""Entries applied before the loop goes round: some 2 ms, so that an acknowledgement never waits long behind them."""
 DIGEST_EVERY: Final = 1_024
 """Entries between two comparisons of the members' states; the same at all members."""
-READ_RETRY_S: Final = 0.3
-"""A read whose question or answer got lost is asked again after two heartbeats."""
 
 _log = structlog.get_logger(__name__)
 
@@ -130,17 +137,19 @@ class Replica:
         self._raw = RawNode(config, log, rng, clock_ms(), state.applied_index)
         self._inbox = Inbox()
         self._wake = asyncio.Event()
+        self.writing: Final = LogWriting(
+            log,
+            writer,
+            wake=self._wake.set,
+            stalled_ms=STALLED_TIMEOUTS * config.election_timeout_ms[1],
+            clock_ms=clock_ms,
+        )
         self._stopping = False
         self._leader: MemberId | None = None
         self._role = Role.FOLLOWER
         self._leader_changed = asyncio.Event()
         self._agreeing: dict[int, Proposal] = {}
-        self._asked: dict[bytes, list[Read]] = {}
-        self._asked_ms = 0
-        self._applying_reads: list[tuple[int, int, list[Read]]] = []
-        # A late answer to a question of this member's earlier life must not answer one of this life.
-        self._read_origin = f"{config.member_id}:{rng.getrandbits(64):x}"
-        self._read_sequence = 0
+        self._reads = Reads(f"{config.member_id}:{rng.getrandbits(64):x}", self._raw.read_index)
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._conf_listeners: list[Callable[[], None]] = []
         self._digest_listeners: list[Callable[[int, bytes], None]] = []
@@ -154,7 +163,6 @@ class Replica:
         self._fetcher = SnapshotFetcher(
             storage=snapshots, fetch=fetch, deliver=self._deliver_snapshot, failed=self._snapshot_failed
         )
-        self.disk_full = False
 
     # --- what others call ------------------------------------------------------------------------------------------
 
@@ -235,7 +243,7 @@ class Replica:
     async def _propose(self, body: Record | ConfChange, owner: str, key: str, keep_ms: int, deadline_s: float) -> Reply:
         if self._stopping:
             raise HiveError(Code.SHUTTING_DOWN, "this node is shutting down; ask another one")
-        if self.disk_full:
+        if self.writing.disk_full:
             raise HiveError(Code.DISK_FULL, "the leader's disk is full; nothing was done")
         if not self.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; nothing was done, ask again")
@@ -272,13 +280,13 @@ class Replica:
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
         while True:
-            read = Read(loop.create_future())
-            self._inbox.reads.append(read)
+            read: Read = loop.create_future()
+            self._reads.add(read)
             self._wake.set()
             left = end - loop.time()
             try:
-                async with asyncio.timeout(min(READ_RETRY_S, max(left, 0.0))):
-                    await read.future
+                async with asyncio.timeout(min(READ_RETRY_MS / 1_000, max(left, 0.0))):
+                    await read
                 return
             except TimeoutError:
                 if loop.time() >= end or self._stopping:
@@ -322,9 +330,8 @@ class Replica:
                 if (broken := self._fetcher.error) is not None:
                     raise broken
                 self._see_to_snapshot()
-                self._wake.clear()
-                self._raw.tick(self._clock_ms())
-                self._take_inbox()
+                self._hear()
+                self._step_fetched()
                 if self._raw.has_ready():
                     await self._carry_out(self._raw.ready())
                     await self._refuse_fetched()
@@ -350,8 +357,9 @@ class Replica:
 
     async def _sleep(self) -> None:
         deadline_ms = self._raw.next_deadline()
-        if self._copies.deadline_ms is not None:
-            deadline_ms = min(deadline_ms, self._copies.deadline_ms)
+        for other_ms in (self._copies.deadline_ms, self.writing.deadline_ms):
+            if other_ms is not None:
+                deadline_ms = min(deadline_ms, other_ms)
         delay_s = (deadline_ms - self._clock_ms()) / 1_000
         if delay_s <= 0:
             await asyncio.sleep(0)
@@ -362,8 +370,11 @@ class Replica:
         finally:
             timer.cancel()
 
-    def _take_inbox(self) -> None:
+    def _hear(self) -> None:
+        """Time goes on, and everything that waits comes to the core."""
+        self._wake.clear()
         inbox, now_ms = self._inbox, self._clock_ms()
+        self._raw.tick(now_ms)
         while inbox.messages:
             message = inbox.messages.popleft()
             self._copies.heard(message.from_, now_ms)
@@ -383,12 +394,13 @@ class Replica:
                     assert_never(signal)
         while inbox.proposals:
             self._append(inbox.proposals.popleft())
-        if inbox.fetched is not None:
-            inbox.fetched.stepped = True
-            self._raw.step(inbox.fetched.offer)
-        if inbox.reads and not self._asking(now_ms):
-            self._ask_read([read for read in inbox.reads if not read.future.done()], now_ms)
-            inbox.reads = []
+        self._reads.ask(now_ms)
+
+    def _step_fetched(self) -> None:
+        """Between two Readys, so that it is known by the next one whether the core took it."""
+        if self._inbox.fetched is not None:
+            self._inbox.fetched.stepped = True
+            self._raw.step(self._inbox.fetched.offer)
 
     def _transfer(self, to: MemberId) -> None:
         try:
@@ -414,69 +426,64 @@ class Replica:
         except HiveError as error:
             proposal.future.set_exception(error)
             return
-        proposal.term = self._raw.status().term
+        proposal.term = self._raw.term
         self._agreeing[proposal.index] = proposal
-
-    def _asking(self, now_ms: int) -> bool:
-        """Whether a question is under way. Reads that come meanwhile share the next one, as writes share an fsync."""
-        if self._asked and now_ms - self._asked_ms < READ_RETRY_S * 1_000:
-            return True
-        # What got no answer in that time was lost, and its readers ask again.
-        self._asked.clear()
-        return False
-
-    def _ask_read(self, reads: list[Read], now_ms: int) -> None:
-        if not reads:
-            return
-        self._asked_ms = now_ms
-        self._read_sequence += 1
-        context = f"{self._read_origin}:{self._read_sequence}".encode()
-        try:
-            self._raw.read_index(context)
-        except HiveError:
-            return  # There is no leader to ask; each reader asks again until its own deadline.
-        self._asked[context] = reads
 
     async def _carry_out(self, ready: Ready) -> None:
         """Does what a Ready says, in its order."""
-        if ready.soft_state is not None:
+        self._show(ready)
+        if ready.snapshot is not None:
+            await self._install(ready, ready.snapshot)
+        elif ready.must_sync:
+            self.writing.begin(LogWrite(hard_state=ready.hard_state, entries=ready.entries))
+        entries, done, spoken = ready.committed_entries, 0, False
+        while done < len(entries) or not spoken:
+            if not spoken and self.writing.done():
+                spoken = True
+                for message in ready.messages_after_persist:
+                    self._send(message)
+            if done < len(entries):
+                await self._apply(entries[done : done + APPLIED_AT_ONCE])
+                done += APPLIED_AT_ONCE
+                if done < len(entries):
+                    await asyncio.sleep(0)
+            elif not spoken:
+                await self._sleep()
+                if not self.writing.done():
+                    self._go_on_meanwhile()
+        self._raw.advance(ready)
+
+    def _show(self, now: Ready | Meanwhile) -> None:
+        """Does what may be done at any time: who leads, messages that speak for nothing that is being written, reads."""
+        soft = now.soft_state
+        if soft is not None:
             led = self.leads
-            self._leader, self._role = ready.soft_state.leader, ready.soft_state.role
+            self._leader, self._role = soft.leader, soft.role
             if self.leads and not led:
                 # Before anything is said as a leader: the logs of all members are the witness of who led in which term.
-                _log.info("this member leads", member=self.member_id, term=self._raw.status().term)
+                _log.info("this member leads", member=self.member_id, term=self._raw.term)
             if not self.leads:
                 self._fail_proposals("this node stopped leading")
             self._leader_changed.set()
             self._tell_leadership()
-        for message in ready.messages:
+        for message in now.messages:
             self._send(message)
-        if ready.snapshot is not None:
-            await self._install(ready, ready.snapshot)
-        elif ready.entries or ready.hard_state is not None:
-            await self._persist(LogWrite(hard_state=ready.hard_state, entries=tuple(ready.entries)), ready.must_sync)
-        else:
-            await asyncio.sleep(0)
-        for message in ready.messages_after_persist:
-            self._send(message)
-        for state in ready.read_states:
-            self._read_confirmed(state)
-        await self._apply(ready.committed_entries)
-        self._raw.advance(ready)
+        for state in now.read_states:
+            self._reads.confirm(state, self._state.applied_index)
 
-    async def _persist(self, batch: LogWrite, must_sync: bool) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                if must_sync:
-                    await loop.run_in_executor(self._writer, self._log.write, batch)
-                    self._log.written(batch)
-                break
-            except HiveError as error:
-                self.disk_full = True
-                _log.error("the log cannot be written; trying again", reason=error.message)
-                await asyncio.sleep(DISK_RETRY_S)
-        self.disk_full = False
+    def _go_on_meanwhile(self) -> None:
+        """While the disk writes: time goes on, and what need not wait for it goes out."""
+        self._hear()
+        if self.writing.stalled:
+            self._raw.disk_stalled()
+        self._show(self._raw.meanwhile())
+
+    async def _persist(self, batch: LogWrite) -> None:
+        """A write that is waited for before anything else of its Ready."""
+        self.writing.begin(batch)
+        while not self.writing.done():
+            self._go_on_meanwhile()
+            await self._sleep()
 
     async def _apply(self, entries: tuple[Entry, ...]) -> None:
         if not entries:
@@ -510,8 +517,7 @@ class Replica:
             self._tell_leadership()
 
     def _tell_applied(self, events: tuple[Event, ...]) -> None:
-        while self._applying_reads and self._applying_reads[0][0] <= self._state.applied_index:
-            self._finish_reads(heapq.heappop(self._applying_reads)[2])
+        self._reads.applied(self._state.applied_index)
         if events:
             for listener in tuple(self._listeners):
                 listener(events)
@@ -538,22 +544,6 @@ class Replica:
         else:
             acknowledge(self._quorums.copies(entry.index, conf))
 
-    def _read_confirmed(self, state: ReadState) -> None:
-        reads = self._asked.pop(state.context, None)
-        if reads is None:
-            return
-        if state.index <= self._state.applied_index:
-            self._finish_reads(reads)
-        else:
-            heapq.heappush(self._applying_reads, (state.index, self._read_sequence, reads))
-            self._read_sequence += 1
-
-    @staticmethod
-    def _finish_reads(reads: list[Read]) -> None:
-        for read in reads:
-            if not read.future.done():
-                read.future.set_result(None)
-
     def _fail_proposals(self, why: str) -> None:
         for proposal in [*self._agreeing.values(), *self._inbox.proposals]:
             if not proposal.future.done():
@@ -562,8 +552,7 @@ class Replica:
         self._agreeing.clear()
         self._inbox.proposals.clear()
         self._copies.release_all()
-        # Questions to an earlier leader are never answered; their readers ask again.
-        self._asked.clear()
+        self._reads.forget_questions()
 
     def _fail_all(self) -> None:
         self._fail_proposals("this node is shutting down")
@@ -666,7 +655,7 @@ class Replica:
         folder = fetched.prepared.folder
         base = LogBase(index=snapshot.meta.index, term=snapshot.meta.term, state_folder=folder.name)
         async with self._flushing, self._copying:
-            await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base), True)
+            await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base))
             self._state.adopt(folder)
         ensure(self._state.applied_index == base.index, "the adopted state is of another index than its snapshot")
         _log.info("snapshot installed", index=base.index)

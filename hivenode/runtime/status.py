@@ -128,7 +128,7 @@ class NodeStatus:
             )
         if shortage := self._local.shortage():
             found.append(shortage)
-        elif replica is not None and replica.disk_full:
+        elif replica is not None and replica.writing.disk_full:
             found.append("the log cannot be written: look at the disk; nothing new is accepted")
         for name, used, size in self._sizes():
             if used * 100 >= size * MAP_ALARM_PERCENT:

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from simulations.scenarios.disks import clock_jump_of_an_hour, power_cut_of_all, slow_disk_on_leader
+from simulations.scenarios.disks import (
+    clock_jump_of_an_hour,
+    hiccup_of_the_leaders_disk,
+    power_cut_of_all,
+    slow_disk_on_leader,
+    stuck_disk_on_leader,
+)
 from simulations.scenarios.elections import (
     asymmetric_switch,
     disruptive_returning_server,
@@ -39,6 +45,8 @@ ALL: Final[dict[str, Scenario]] = {
         double_vote_after_crash,
         power_cut_of_all,
         slow_disk_on_leader,
+        hiccup_of_the_leaders_disk,
+        stuck_disk_on_leader,
         clock_jump_of_an_hour,
         change_under_partition,
         join_takes_a_moment,

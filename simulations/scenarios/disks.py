@@ -39,6 +39,35 @@ def slow_disk_on_leader(seed: int) -> str:
     return stage.finish()
 
 
+def hiccup_of_the_leaders_disk(seed: int) -> str:
+    """The leader's disk takes nothing for longer than an election timeout, again and again: it stays the leader."""
+    stage = Stage(seed)
+    stage.run(5 * SECOND)
+    elections, longest_ms = stage.elections, stage.world.settings.election_timeout_ms[1]
+    for _ in range(5):
+        leader = stage.leader()
+        leader.disk.hold(stage.engine.between(longest_ms, longest_ms * 3 // 2) * MS)
+        stage.run(2 * longest_ms * MS)
+        stage.until_commits(5, 10 * SECOND)
+        demand(stage.elections == elections, "a disk that was slow for a moment deposed its leader")
+    return stage.finish()
+
+
+def stuck_disk_on_leader(seed: int) -> str:
+    """The leader's disk takes nothing for a minute: soon another leads and writes go on, and the old one disturbs nobody."""
+    stage = Stage(seed)
+    stage.run(5 * SECOND)
+    longest_ms = stage.world.settings.election_timeout_ms[1]
+    leader = stage.leader()
+    leader.disk.hold(60 * SECOND)
+    stage.until_other_leads(leader, 3 * longest_ms * MS)
+    stage.until_commits(5, 10 * SECOND)
+    elections = stage.elections
+    stage.run(90 * SECOND)
+    demand(stage.elections == elections, "a member whose disk takes nothing disturbed the others")
+    return stage.finish()
+
+
 def clock_jump_of_an_hour(seed: int) -> str:
     """Wall clocks jump by an hour, at the leader and elsewhere: agreed time never runs back and no leader falls."""
     stage = Stage(seed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import SystemRandom
 
@@ -35,12 +36,20 @@ from hivenode.storage.state_store import StateStore
 DEADLINE_S = 20.0
 BOUNDS = CompactionBounds(entries_max=200, entries_kept=50)
 DIGEST_EVERY = 64
+ELECTION_TIMEOUT_MS = (600, 1_200)
 
 
 class Member:
     """One replica with its disk; `crash` drops it without a flush, as a killed process would."""
 
-    def __init__(self, name: str, folder: Path, network: dict[str, Member]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        network: dict[str, Member],
+        election_timeout_ms: tuple[int, int] = ELECTION_TIMEOUT_MS,
+    ) -> None:
+        self.election_timeout_ms = election_timeout_ms
         self.id = MemberId(f"{name}.1")
         folder.mkdir(exist_ok=True)
         self.log = LogStore(folder / "log")
@@ -62,7 +71,9 @@ class Member:
 
     def make_replica(self) -> Replica:
         return Replica(
-            config=RaftConfig(member_id=self.id, election_timeout_ms=(600, 1_200), heartbeat_interval_ms=50),
+            config=RaftConfig(
+                member_id=self.id, election_timeout_ms=self.election_timeout_ms, heartbeat_interval_ms=50
+            ),
             log=self.log,
             state=self.state,
             snapshots=self.snapshots,
@@ -139,14 +150,26 @@ class Member:
         self.log.close()
 
     def again(self) -> Member:
-        return Member(self.name, self.folder, self.network)
+        return Member(self.name, self.folder, self.network, self.election_timeout_ms)
+
+    @contextmanager
+    def stuck_disk(self) -> Iterator[None]:
+        """The one thread that writes is kept busy, so that no write ends while the block lasts."""
+        free = threading.Event()
+        self.writer.submit(free.wait)
+        try:
+            yield
+        finally:
+            free.set()
 
 
 @asynccontextmanager
-async def three(folder: Path) -> AsyncIterator[list[Member]]:
+async def three(
+    folder: Path, election_timeout_ms: tuple[int, int] = ELECTION_TIMEOUT_MS
+) -> AsyncIterator[list[Member]]:
     network: dict[str, Member] = {}
-    members = [Member("a", folder / "a", network).birth()]
-    members += [Member(name, folder / name, network) for name in "bc"]
+    members = [Member(name, folder / name, network, election_timeout_ms) for name in "abc"]
+    members[0].birth()
     try:
         async with asyncio.timeout(DEADLINE_S):
             members[0].start(born=True)

@@ -138,7 +138,7 @@ async def test_an_end_that_could_not_be_agreed_on_is_agreed_on_later(tmp_path: P
         coordinator._leadership_changed()
         await populate(leader, "t")
         session = await coordinator.open_session(WORKER, hello(key_of("t")))
-        leader.replica.disk_full = True
+        leader.replica.writing.disk_full = True
         ended = AttemptEnded(
             key=key_of("t"),
             outcome=AttemptOutcome.EXITED,
@@ -151,7 +151,7 @@ async def test_an_end_that_could_not_be_agreed_on_is_agreed_on_later(tmp_path: P
         await session.handle(ended)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        leader.replica.disk_full = False
+        leader.replica.writing.disk_full = False
         assert await next_order(session) == CloseOrder(key=key_of("t"))
         task = queries.task(leader.replica.view(), "alice", "t")
         assert task is not None
@@ -166,10 +166,10 @@ async def test_the_attempt_of_a_restarted_worker_is_lost_also_when_that_cannot_b
         coordinator._leadership_changed()
         await populate(leader, "t")
         await coordinator.open_session(WORKER, hello())
-        leader.replica.disk_full = True
+        leader.replica.writing.disk_full = True
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        leader.replica.disk_full = False
+        leader.replica.writing.disk_full = False
 
         def state() -> TaskState | None:
             task = queries.task(leader.replica.view(), "alice", "t")
@@ -183,7 +183,7 @@ async def test_a_loss_that_cannot_be_agreed_on_is_not_tried_without_pause(tmp_pa
         coordinator = coordinator_of(leader, SuspicionConfig(suspect_ms=1, lost_ms=2))
         coordinator._leadership_changed()
         await populate(leader, "t")
-        leader.replica.disk_full = True
+        leader.replica.writing.disk_full = True
         tries = 0
         propose_here = leader.replica.propose
 

@@ -1,0 +1,93 @@
+"""A disk that takes its time: it deposes nobody for a moment, and the leader hands over when it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hivenode.consensus import Heartbeat, HeartbeatResponse, MemberId, Message
+from hivenode.errors import Code, HiveError
+from hivenode.pool import queries
+from tests.support.replicas import DEADLINE_S, Member, leader_of, register, three, until
+
+PATIENT_MS = (5_000, 10_000)
+"""No election within a test, so that only what is asked about decides."""
+
+
+def _count_sent(member: Member) -> Counter[type[Message]]:
+    """How many messages of each kind the member has sent from now on."""
+    sent: Counter[type[Message]] = Counter()
+    deliver = member.network[member.id].send
+
+    def send(message: Message) -> None:
+        sent[type(message)] += 1
+        deliver(message)
+
+    member.replica._send = send
+    return sent
+
+
+def _others(members: list[Member], leader: Member) -> list[Member]:
+    return [member for member in members if member is not leader]
+
+
+async def _at_rest(members: list[Member]) -> Member:
+    """Waits until all have applied all there is, and returns the leader."""
+    leader = await leader_of(members)
+    await until(lambda: {member.log.last_index() for member in members} == {leader.replica.applied_index})
+    await until(lambda: {member.replica.applied_index for member in members} == {leader.log.last_index()})
+    return leader
+
+
+async def test_a_leader_whose_disk_writes_for_long_sends_heartbeats_meanwhile(tmp_path: Path) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await _at_rest(members)
+        term = leader.replica.status().term
+        sent = _count_sent(leader)
+        with leader.stuck_disk():
+            writing = asyncio.create_task(register(leader, "alice"))
+            await until(
+                lambda: all(member.log.last_index() > leader.log.last_index() for member in _others(members, leader))
+            )
+            sent.clear()
+            await until(lambda: sent[Heartbeat] >= 10)
+            assert not writing.done()
+        assert not (await writing).refused
+        assert leader.replica.leads
+        assert leader.replica.status().term == term
+
+
+async def test_a_follower_whose_disk_writes_for_long_answers_heartbeats_meanwhile(tmp_path: Path) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await _at_rest(members)
+        slow, other = _others(members, leader)
+        sent = _count_sent(slow)
+        with slow.stuck_disk():
+            await register(leader, "alice")
+            await until(lambda: other.replica.applied_index == leader.replica.applied_index)
+            assert slow.log.last_index() < other.log.last_index()
+            sent.clear()
+            await until(lambda: sent[HeartbeatResponse] >= 10)
+        await slow.reaches(leader)
+        assert queries.balance(slow.replica.view(), "alice") == 1000
+
+
+async def test_a_leader_whose_disk_is_stuck_hands_over_and_does_not_come_back_meanwhile(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        stuck = await _at_rest(members)
+        others = _others(members, stuck)
+        with stuck.stuck_disk():
+            writing = asyncio.create_task(register(stuck, "alice"))
+            heir = await leader_of(others)
+            await register(heir, "bob")
+            with pytest.raises(HiveError) as failure:
+                await writing
+            assert failure.value.code is Code.OUTCOME_UNKNOWN
+            assert not stuck.replica.leads
+        await stuck.reaches(heir)
+        await heir.replica.read_barrier(DEADLINE_S)
+        assert stuck.replica.leader == MemberId(heir.id)
+        assert stuck.rows() == heir.rows()
