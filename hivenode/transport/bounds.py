@@ -241,7 +241,8 @@ TABLE: Final[dict[str, Fields]] = {
         "last_heartbeat": SECONDS,
         "docker_status": _text("docker status"),
     },
-    "nodepool.HealthCheckRequest": {"node_id": NODE},
+    # Empty asks for the daemon itself.
+    "nodepool.HealthCheckRequest": {"node_id": _SOME_NODE},
     "nodepool.ReportStatusRequest": {"node_id": NODE, "status": NOTE},
     "nodepool.GetNodeListRequest": {},
     "nodepool.UnregisterNodeRequest": {"node_id": NODE},

@@ -51,7 +51,8 @@ class Person:
     daemon: Daemon
 
     def argv(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "hivenode", "--data-dir", str(self.daemon.data_dir), *arguments]
+        argv = [sys.executable, "-m", "hivenode", "--data-dir", str(self.daemon.data_dir), *arguments]
+        return argv if self.daemon.host is None else self.daemon.host.argv(argv)
 
     @property
     def environment(self) -> dict[str, str]:
