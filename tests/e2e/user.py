@@ -105,6 +105,12 @@ class User:
 
     def call(self, method: str, request: Message, answer: Any, *, key: str = "", timeout_s: float = 0.0) -> Any:
         """One unary call. Raises CallError for refusals of either form."""
+        return self.call_told(method, request, answer, key=key, timeout_s=timeout_s)[0]
+
+    def call_told(
+        self, method: str, request: Message, answer: Any, *, key: str = "", timeout_s: float = 0.0
+    ) -> tuple[Any, dict[str, str]]:
+        """One unary call, and what trails its answer. Raises CallError for refusals of either form."""
         handle = self.daemon.channel.unary_unary(
             method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )
@@ -116,7 +122,7 @@ class User:
             raise _error(error, error.details() or "") from None
         if "success" in response.DESCRIPTOR.fields_by_name and not response.success:
             raise _error(call, response.message)
-        return response
+        return response, {str(name): str(value) for name, value in call.trailing_metadata() or ()}
 
     def insist(
         self, method: str, request: Message, answer: Any, *, key: str = "", deadline_s: float = WRITE_DEADLINE_S
