@@ -125,9 +125,32 @@ class Book:
     """When each call began that was done, and whether it was a write."""
     failed: list[tuple[int, int]] = field(default_factory=list)
     """When each try began that failed, and at which machine."""
+    out_of_use: set[int] = field(default_factory=set)
+    """Machines that no client asks: one that was just installed anew is of no hive, or of one of its own."""
+    trying: Counter[int] = field(default_factory=Counter)
+    """By machine: the tries under way."""
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin_try(self, machine: int | None, rng: random.Random) -> int:
+        """The machine to ask: the given one, or any in use."""
+        with self.lock:
+            chosen = (
+                rng.choice([m for m in range(MACHINES) if m not in self.out_of_use]) if machine is None else machine
+            )
+            self.trying[chosen] += 1
+            return chosen
+
+    def end_try(self, machine: int) -> None:
+        with self.lock:
+            self.trying[machine] -= 1
+
+    def take_out_of_use(self, machine: int) -> None:
+        """Waits until nobody asks the machine any more."""
+        with self.lock:
+            self.out_of_use.add(machine)
+        wait_for("the end of all tries there", lambda: not self.trying[machine] or None, deadline_s=5 * TRY_S)
 
     def writes_since(self, moment_ns: int) -> int:
         with self.lock:
@@ -299,7 +322,7 @@ class Client(threading.Thread):
         unknown = False
         deadline: float | None = None
         while True:
-            through = self.rng.randrange(len(self.lines)) if machine is None else machine
+            through = self.book.begin_try(machine, self.rng)
             tried_ns = time.monotonic_ns()
             try:
                 found = user.at(self.lines[through]).call(method, request, answer, key=key, timeout_s=TRY_S)
@@ -313,6 +336,8 @@ class Client(threading.Thread):
             else:
                 self._count(method, "done")
                 return found
+            finally:
+                self.book.end_try(through)
             if self.ends.is_set():
                 deadline = deadline or time.monotonic() + DONE_DEADLINE_S
                 if time.monotonic() > deadline:
@@ -435,13 +460,16 @@ def disk_wiped(stage: Stage) -> None:
     _, voters, _ = stage.sides()
     victim = voters[0]
     hive_id = victim.status().hive_id
+    assert victim.host is not None
     victim.kill()
+    stage.book.take_out_of_use(victim.host.index)
     victim.close()
     shutil.rmtree(victim.data_dir)
     stage.made.daemons.remove(victim)
     fresh = stage.made.add("--executor", "none", host=victim.host, name=victim.name)
     assert fresh.node_id != victim.node_id
     wait_for("the way back", lambda: (fresh.status().hive_id == hive_id and fresh.status().phase == "member") or None)
+    stage.book.out_of_use.clear()
     stage.stands("a wiped disk")
 
 
