@@ -20,6 +20,12 @@ CONNECTIONS_MAX: Final = 1_024
 """A thousand programs and some hundred peers; more would be a fault or an attack."""
 CALLS_MAX: Final = 4_096
 """Calls at once on one server; what comes over it is told RESOURCE_EXHAUSTED."""
+PING_STRIKES_MAX: Final = 16
+"""Pings that come too fast before the connection is closed; a machine that was paused sends a few at once."""
+HANDSHAKE_MS_MAX: Final = 10_000
+"""A connection that has not said by then that it speaks HTTP/2, or shown no TLS, holds a place for nothing."""
+IDLE_MS_MAX: Final = 300_000
+"""A connection without a call for so long is closed; its owner connects anew with the next call, and notices nothing."""
 
 _Options: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -50,7 +56,11 @@ SERVER_OPTIONS: Final[_Options] = (
     ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
-    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
+    ("grpc.max_connection_idle_ms", IDLE_MS_MAX),
+    # A request that unpacks to a thousand times its size is no use to anybody: archives are packed already.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", PING_INTERVAL_MS),
 )

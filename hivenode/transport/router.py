@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.copies import acknowledged_copies
-from hivenode.runtime.ports import Accounts, Leadership
+from hivenode.runtime.ports import Accounts, Leadership, Standing
 from hivenode.transport.bounds import check
 from hivenode.transport.forwarding import Forwarder, RelayedError, relayed_metadata
 from hivenode.transport.interceptors.calls import (
@@ -27,6 +27,7 @@ from hivenode.transport.interceptors.calls import (
     open_call,
     refusal_in,
     refuse,
+    token_in,
     trail_refusal,
 )
 from hivenode.transport.metadata import COPIES, Metadata
@@ -63,6 +64,24 @@ class Router(grpc.GenericRpcHandler):
         self._check_peer = check_peer
         self._on_broken = on_broken
         self._methods = {name: self._method(route, handlers[name]) for name, route in ROUTES.items()}
+
+    async def prove(self, context: Context) -> str:
+        """The user whose session a call shows, before its request is read; empty where this node cannot tell.
+
+        Raises:
+            HiveError: INVALID_SESSION.
+        """
+        token = token_in(context)
+        if not token:
+            raise HiveError(Code.INVALID_SESSION, NO_TOKEN)
+        if self._leadership.standing() is Standing.LIGHT:
+            return ""
+        try:
+            return (await self._accounts.authenticate(token)).username
+        except HiveError as error:
+            if error.code is not Code.NO_LEADER:
+                raise
+            return ""  # The call may wait longer for a leader than this look does.
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._methods.get(str(handler_call_details.method))

@@ -79,6 +79,7 @@ class Route:
         writes: a call whose repetition must be the same call, and whose outcome can be unknown.
         barrier: the port that answers does not read linearizably by itself, so the read barrier comes before it.
         timeout_s: the deadline of a caller that set none.
+        large: its request has an archive or a result in it, up to the documented 100 MB.
     """
 
     method: str
@@ -91,6 +92,7 @@ class Route:
     writes: bool = False
     barrier: bool = False
     timeout_s: float = CALL_TIMEOUT_S
+    large: bool = False
 
     def answered_here(self, standing: Standing) -> bool:
         """Whether a node of this standing answers the call itself."""
@@ -108,7 +110,7 @@ _WRITE_BY_TOKEN: Final[dict[str, Any]] = {**_WRITE, "access": Access.TOKEN}
 _ASK_LEADER: Final[dict[str, Any]] = {"kind": RouteKind.LEADER}
 _READ: Final[dict[str, Any]] = {"kind": RouteKind.READ}
 _READ_AFTER_BARRIER: Final[dict[str, Any]] = {**_READ, "barrier": True}
-_UPLOAD: Final[dict[str, Any]] = {**_WRITE, "timeout_s": BULK_TIMEOUT_S}
+_UPLOAD: Final[dict[str, Any]] = {**_WRITE, "timeout_s": BULK_TIMEOUT_S, "large": True}
 _RESULT: Final[dict[str, Any]] = {**_READ_AFTER_BARRIER, "timeout_s": BULK_TIMEOUT_S}
 _MACHINE: Final[dict[str, Any]] = {"kind": RouteKind.LOCAL, "access": Access.MACHINE}
 _OPERATOR: Final[dict[str, Any]] = {**_READ_AFTER_BARRIER, "access": Access.OPERATOR}
@@ -134,7 +136,7 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "UploadTask": _UPLOAD,
         "PollTaskStatus": _READ,
         "StoreOutput": _READ,
-        "StoreResult": _READ,
+        "StoreResult": {**_READ, "large": True},
         "GetTaskResult": {**_RESULT, "token_field": "token"},
         "TaskCompleted": _READ,
         "StoreLogs": _READ,
@@ -142,7 +144,7 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "GetAllTasks": {**_READ_AFTER_BARRIER, "token_field": "token"},
         "StopTask": {**_WRITE, "token_field": "token"},
         "CancelTask": {**_WRITE, "token_field": "token"},
-        "ReturnTaskResult": _READ,
+        "ReturnTaskResult": {**_READ, "large": True},
     },
     "nodepool.WorkerNodeService": {
         "ExecuteTask": _UPLOAD,

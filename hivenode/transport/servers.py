@@ -35,9 +35,13 @@ from hivenode.runtime.ports import (
 )
 from hivenode.transport.channels import CALLS_MAX, SERVER_OPTIONS
 from hivenode.transport.forwarding import Forwarder
+from hivenode.transport.interceptors.calls import Context
+from hivenode.transport.interceptors.intake import Intake
+from hivenode.transport.metadata import PEER_TICKET, value_of
 from hivenode.transport.peer_service import PeerServer
 from hivenode.transport.peers import GrpcPeers
 from hivenode.transport.router import Router
+from hivenode.transport.routing import ROUTES, Shape
 from hivenode.transport.services.cluster import ClusterHandlers
 from hivenode.transport.services.nodes import NodeHandlers
 from hivenode.transport.services.tasks import TaskHandlers
@@ -123,10 +127,23 @@ class ApiServer:
             forward_join=peers.join,
             on_broken=ports.on_broken,
         )
+        self._intake = Intake(
+            large=[name for name, route in ROUTES.items() if route.large],
+            uploads=[name for name, route in ROUTES.items() if route.shape is Shape.UPLOAD],
+            prove=self._router.prove,
+            is_peer=self._is_peer,
+        )
         self._servers: list[grpc.aio.Server] = []
         self._health: list[Any] = []
         self.api_address = ""
         self.peer_address = ""
+
+    def _is_peer(self, context: Context) -> bool:
+        ticket = value_of(context.invocation_metadata(), PEER_TICKET)
+        try:
+            return bool(ticket) and self._admits(self._tickets.holder(ticket))
+        except HiveError:
+            return False
 
     def _check_peer(self, ticket: str, hive_id: str) -> NodeId:
         """The member of this hive that forwards a call."""
@@ -169,7 +186,7 @@ class ApiServer:
         handlers: list[grpc.GenericRpcHandler],
         credentials: grpc.ServerCredentials | None,
     ) -> str:
-        server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
         server.add_generic_rpc_handlers(tuple(handlers))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

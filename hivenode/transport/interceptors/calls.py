@@ -31,6 +31,7 @@ from hivenode.transport.metadata import (
     ORIGIN,
     PEER_TICKET,
     TOKEN_CHARACTERS_MAX,
+    value_of,
 )
 from hivenode.transport.routing import DEADLINE_S_MAX, Access, Route
 from hivenode.transport.statuses import (
@@ -151,6 +152,11 @@ def open_call(route: Route, context: Context, check_peer: PeerCheck) -> Call:
         deadline=asyncio.get_running_loop().time() + deadline_s,
         on_machine=on_machine,
     )
+
+
+def token_in(context: Context) -> str:
+    """The token in a call's metadata; empty when there is none. Raises INVALID_SESSION for what cannot be one."""
+    return _bearer(value_of(context.invocation_metadata(), AUTHORIZATION))
 
 
 def _text(carried: dict[str, Any], name: str) -> str:

@@ -20,7 +20,11 @@ class Client:
     def __init__(self, address: str, channel: grpc.aio.Channel | None = None) -> None:
         self.channel: Any = channel or grpc.aio.insecure_channel(
             address,
-            options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)],
+            options=[
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
         )
 
     def method(self, name: str) -> Any:

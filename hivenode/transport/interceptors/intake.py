@@ -1,0 +1,320 @@
+"""What comes before every call: how much memory and how many calls a client may take, before anything of its request is read.
+
+The connection library has one bound on a message for all methods, and reads a message whole before anybody sees it. What it
+does not do is read before it is asked to: until then a call costs a flow-control window. So every request is asked for here,
+after a look at who calls and what the method can need.
+
+| request | who | size | comes within |
+|---|---|---|---|
+| of most methods | anybody | `SMALL_BYTES_MAX` | `SMALL_PATIENCE_S` |
+| with an archive or result in it | whose session stands | `MESSAGE_BYTES_MAX` | `LARGE_PATIENCE_S` |
+| a stream of a user's | whose session stands | `PIECE_BYTES_MAX` a piece | `STALL_BYTES` each `STALL_S` |
+| of a peer's stream | a proven member (`peer_service.py`) | `MESSAGE_BYTES_MAX` a frame | |
+
+Rules
+- Few requests are read at once, by turns (`turns.py`); a proven peer's need none, for it has read them by turns itself.
+- What has been read counts against `HELD_BYTES_MAX` until its call has ended; one client may have half of it.
+- One connection, and one address, has so many calls under way and no more. A proven peer speaks for many, and is exempt.
+- A caller who does not read its answers is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import traceback
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from hivenode.errors import Code, HiveError
+from hivenode.transport.channels import MESSAGE_BYTES_MAX
+from hivenode.transport.interceptors.calls import Context, origin_of, refuse
+from hivenode.transport.interceptors.turns import Turns, overloaded
+from hivenode.transport.peer_link import SERVICE
+from hivenode.transport.statuses import MalformedError
+
+SMALL_BYTES_MAX: Final = 4 << 20
+"""gRPC's own default, which every client is made for."""
+PIECE_BYTES_MAX: Final = 8 << 20
+"""A piece of a streamed upload; the hive's own clients send 1 MiB."""
+UNCOUNTED_BYTES: Final = 64 << 10
+"""Requests up to this size are held by the number of calls alone: as many as there can be calls take 256 MiB."""
+HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
+"""Two of the largest requests at once. A board with 1 GiB that leads a hive has this, and the copies made of it, to spare."""
+SMALL_PATIENCE_S: Final = 10.0
+LARGE_PATIENCE_S: Final = 60.0
+"""The documented 100 MB at 14 Mbit/s; on a slower line UploadTaskStream goes on as long as it moves."""
+STALL_S: Final = 60.0
+STALL_BYTES: Final = 64 << 10
+"""A stream that brings less than this in `STALL_S` holds its place for nothing."""
+WRITE_STALL_S: Final = 60.0
+"""A caller that takes no piece of its answer for so long has gone, or means harm."""
+CONNECTION_CALLS_MAX: Final = 256
+"""Calls under way on one connection that is no peer's: a program with as many threads waits for its own answers."""
+ADDRESS_CALLS_MAX: Final = 1_024
+"""Of one address, a quarter of all; all programs of one machine share it."""
+
+_TRIM: Final[Any] = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Of glibc alone; elsewhere there is nothing to do."""
+
+Prove = Callable[[Context], Awaitable[str]]
+"""The name of the user whose session stands, or empty where this node cannot know. Raises INVALID_SESSION."""
+
+
+class Intake(grpc.aio.ServerInterceptor):
+    """Asks for the requests of all calls of a daemon, and keeps the bounds of this module.
+
+    Args:
+        large: the methods whose requests may have `MESSAGE_BYTES_MAX`.
+        uploads: the methods of users that are streams of requests.
+        prove: who calls, for these two.
+        is_peer: whether a call comes from a proven member.
+    """
+
+    def __init__(
+        self, *, large: Collection[str], uploads: Collection[str], prove: Prove, is_peer: Callable[[Context], bool]
+    ) -> None:
+        self._large = frozenset(large)
+        self._uploads = frozenset(uploads)
+        self._prove = prove
+        self._is_peer = is_peer
+        self._handlers: dict[str, Any] = {}
+        self._calls: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
+        self._held_bytes = 0
+        self._turns = Turns()
+        self._giving_back: asyncio.Future[int] | None = None
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        method = str(handler_call_details.method)
+        known = self._handlers.get(method)
+        if known is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None  # Not remembered: strangers can make up any number of names.
+            known = self._handlers[method] = self._lazily(method, handler)
+        return known
+
+    def _lazily(self, method: str, handler: Any) -> Any:
+        """A handler that reads for itself what gRPC would have read before it."""
+        parts: dict[str, Any] = {"response_serializer": handler.response_serializer}
+        if handler.request_streaming:
+            if method.startswith(SERVICE):
+                return handler
+            if method not in self._uploads:
+                return grpc.stream_stream_rpc_method_handler(self._conversation(handler), None, **parts)
+            return grpc.stream_unary_rpc_method_handler(self._upload(handler), handler.request_deserializer, **parts)
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._download(method, handler), None, **parts)
+        return grpc.stream_unary_rpc_method_handler(self._unary(method, handler), None, **parts)
+
+    # --- one function a shape ------------------------------------------------------------------------------------
+
+    def _unary(self, method: str, handler: Any) -> Any:
+        async def answer(requests: Any, context: Context) -> Any:
+            async with self._request(method, handler, context) as request:
+                try:
+                    return await handler.unary_unary(request, context)
+                finally:
+                    del request
+
+        return answer
+
+    def _download(self, method: str, handler: Any) -> Any:
+        async def answer(requests: Any, context: Context) -> None:
+            async with self._request(method, handler, context) as request:
+                if not inspect.isasyncgenfunction(handler.unary_stream):
+                    await handler.unary_stream(request, context)
+                    return
+                async with aclosing(handler.unary_stream(request, context)) as messages:
+                    async for message in messages:
+                        await write(context, message)
+
+        return answer
+
+    def _upload(self, handler: Any) -> Any:
+        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+            try:
+                with self._share_of_calls(context):
+                    await self._prove(context)
+                    async with aclosing(_pieces(context)) as pieces:
+                        return await handler.stream_unary(pieces, context)
+            except HiveError as error:
+                await refuse(context, error)
+
+        return answer
+
+    def _conversation(self, handler: Any) -> Any:
+        """A stream of small requests, answered one by one, as reflection is."""
+
+        async def requests_of(context: Context) -> AsyncGenerator[Any, None]:
+            client = origin_of(context.peer())
+            while (data := await self._read(context, client, known=False, large=False)) is not None:
+                yield _parsed(handler, data)
+
+        async def answer(requests: Any, context: Context) -> None:
+            try:
+                with self._share_of_calls(context):
+                    async with (
+                        aclosing(requests_of(context)) as asked,
+                        aclosing(handler.stream_stream(asked, context)) as messages,
+                    ):
+                        async for message in messages:
+                            await write(context, message)
+            except HiveError as error:
+                await refuse(context, error)
+
+        return answer
+
+    @asynccontextmanager
+    async def _request(self, method: str, handler: Any, context: Context) -> AsyncIterator[Any]:
+        """The request of a call, its share taken until the call ends; whatever is wrong with it ends the call."""
+        data: bytes | None = None
+        request: Any = None
+        try:
+            with self._share_of_calls(context):
+                user = await self._prove(context) if method in self._large else ""
+                client = f"user:{user}" if user else origin_of(context.peer())
+                data = await self._read(context, client, known=bool(user), large=method in self._large)
+                if data is None:
+                    raise MalformedError("the call ended without a request")
+                with self._share_of_memory(client, len(data)):
+                    request = _parsed(handler, data)
+                    data = None
+                    yield request
+        except HiveError as error:
+            data = request = None
+            _let_go(error)
+            await refuse(context, error)
+        except BaseException as error:
+            data = request = None
+            _let_go(error)
+            raise
+
+    # --- shares --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _share_of_calls(self, context: Context) -> Iterator[None]:
+        """Counts a call of a client. Raises OVERLOADED."""
+        if self._is_peer(context):
+            yield
+            return
+        peer = context.peer()
+        bounds = ((peer, CONNECTION_CALLS_MAX), (origin_of(peer), ADDRESS_CALLS_MAX))
+        for key, most in bounds:
+            if self._calls[key] >= most:
+                raise HiveError(
+                    Code.OVERLOADED, f"{most} calls of this client are under way: wait for some to end, then try again"
+                )
+        for key, _ in bounds:
+            self._calls[key] += 1
+        try:
+            yield
+        finally:
+            for key, _ in bounds:
+                _take_off(self._calls, key, 1)
+
+    @contextmanager
+    def _share_of_memory(self, client: str, size_bytes: int) -> Iterator[None]:
+        """Counts what a request holds. Raises OVERLOADED."""
+        if size_bytes <= UNCOUNTED_BYTES:
+            yield
+            return
+        if self._held_bytes + size_bytes > HELD_BYTES_MAX or self._held[client] + size_bytes > HELD_BYTES_MAX // 2:
+            raise overloaded()
+        self._held_bytes += size_bytes
+        self._held[client] += size_bytes
+        try:
+            yield
+        finally:
+            self._held_bytes -= size_bytes
+            _take_off(self._held, client, size_bytes)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Lets the system have the memory that large requests came in, which glibc would keep in pieces."""
+        if _TRIM is not None and (self._giving_back is None or self._giving_back.done()):
+            self._giving_back = asyncio.get_running_loop().run_in_executor(None, _TRIM, 0)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def _read(self, context: Context, client: str, *, known: bool, large: bool) -> bytes | None:
+        """The next request of a call, as bytes; None when there is none. Raises OVERLOADED, INVALID_ARGUMENT."""
+        if self._is_peer(context):
+            data: Any = await context.read()
+        else:
+            data = await self._turns.read(
+                context.read,
+                connection=context.peer(),
+                client=client,
+                known=known,
+                patience_s=LARGE_PATIENCE_S if large else SMALL_PATIENCE_S,
+            )
+        if data is grpc.aio.EOF:
+            return None
+        size_bytes, size_bytes_max = len(data), MESSAGE_BYTES_MAX if large else SMALL_BYTES_MAX
+        if size_bytes > size_bytes_max:
+            del data  # Or the refusal would keep it, as long as it lives itself.
+            self._give_back()
+            raise MalformedError(f"a request of this method may have {size_bytes_max} bytes; this one has {size_bytes}")
+        request: bytes = data
+        return request
+
+
+async def write(context: Context, message: Any) -> None:
+    """Sends one message of an answer; raises OVERLOADED when the caller does not take it."""
+    try:
+        async with asyncio.timeout(WRITE_STALL_S):
+            await context.write(message)
+    except TimeoutError:
+        raise HiveError(Code.OVERLOADED, f"nothing of the answer was taken for {WRITE_STALL_S:g} s") from None
+
+
+async def _pieces(context: Context) -> AsyncGenerator[Any, None]:
+    """The requests of a stream. Raises OVERLOADED when it trickles, INVALID_ARGUMENT for a piece that is too large."""
+    loop = asyncio.get_running_loop()
+    ends, moved_bytes = loop.time() + STALL_S, 0
+    while True:
+        try:
+            async with asyncio.timeout_at(ends):
+                piece: Any = await context.read()
+        except TimeoutError:
+            raise HiveError(
+                Code.OVERLOADED, f"the upload brought less than {STALL_BYTES} bytes in {STALL_S:g} s: send it again"
+            ) from None
+        if piece is grpc.aio.EOF:
+            return
+        if len(piece) > PIECE_BYTES_MAX:
+            raise MalformedError(f"a piece of an upload may have {PIECE_BYTES_MAX} bytes; this one has {len(piece)}")
+        moved_bytes += len(piece)
+        if moved_bytes >= STALL_BYTES:
+            ends, moved_bytes = loop.time() + STALL_S, 0
+        yield piece
+
+
+def _parsed(handler: Any, data: bytes) -> Any:
+    if handler.request_deserializer is None:
+        return data
+    try:
+        return handler.request_deserializer(data)
+    except DecodeError as error:
+        raise MalformedError("this is no request of this method") from error
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empties the frames of a failure that are over: grpc.aio keeps it in a cycle, and so the request that they hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _take_off(counter: Counter[str], key: str, amount: int) -> None:
+    counter[key] -= amount
+    if not counter[key]:
+        del counter[key]

@@ -1,0 +1,139 @@
+"""Whose request is read next: few are under way at once, and nobody waits behind one that does not come.
+
+The connection library takes a message whole into memory once it is asked for, so the number of requests that are being read
+bounds that memory. Nearly all are there already when they are asked for, and a turn lasts a moment.
+
+| a request that has not come within `PROMPT_S` | then |
+|---|---|
+| and a slow place is free for its kind and its client | goes on there, and its turn is given on |
+| and nobody waits for a turn | goes on |
+| and somebody waits, now or later | is told OVERLOADED, and what came of it is let go |
+
+Turns go round by connection, so that one with a thousand calls waiting comes no oftener than one with a single call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from hivenode.errors import Code, HiveError
+
+TURNS_MAX: Final = 4
+"""Requests that are read at once; more make nothing faster, since one event loop serves them all."""
+PROMPT_S: Final = 0.05
+"""A request that is not there by then waits for the network, not for this node."""
+SLOW_STRANGERS_MAX: Final = 1
+SLOW_USERS_MAX: Final = 2
+"""Slow requests of those who have shown no session, and of those who have; one a client."""
+
+T = TypeVar("T")
+
+
+def overloaded() -> HiveError:
+    """What a call is told whose request finds no room."""
+    return HiveError(
+        Code.OVERLOADED,
+        "too many requests are coming in, or this one comes too slowly beside them: try again in a few seconds",
+    )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Reading:
+    """One request that is being read. `client` is whom it counts for, `known` whether a session was shown."""
+
+    client: str
+    known: bool
+    limit: asyncio.Timeout
+    has_turn: bool = True
+    overdue: bool = False
+
+
+class Turns:
+    """Gives turns; one event loop uses it."""
+
+    def __init__(self) -> None:
+        self._free = TURNS_MAX
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._overdue: deque[_Reading] = deque()
+        self._slow: dict[bool, set[str]] = {False: set(), True: set()}
+
+    async def read(
+        self, read: Callable[[], Awaitable[T]], *, connection: str, client: str, known: bool, patience_s: float
+    ) -> T:
+        """What `read` gives, in its turn.
+
+        Args:
+            patience_s: for the turn and the request together.
+        Raises:
+            HiveError: OVERLOADED.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(patience_s) as limit:
+                await self._turn(connection)
+                reading = _Reading(client=client, known=known, limit=limit)
+                prompt = loop.call_later(PROMPT_S, self._late, reading)
+                try:
+                    return await read()
+                finally:
+                    prompt.cancel()
+                    self._ended(reading)
+        except TimeoutError:
+            raise overloaded() from None
+
+    async def _turn(self, connection: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        if self._overdue:
+            self._cut(self._overdue[0])
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(connection, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_on()
+            raise
+
+    def _give_on(self) -> None:
+        """Gives a turn to the connection whose last one was longest ago; those that wait no longer are passed over."""
+        while self._waiting:
+            connection, turns = self._waiting.popitem(last=False)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[connection] = turns
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _late(self, reading: _Reading) -> None:
+        places = self._slow[reading.known]
+        if reading.client not in places and len(places) < (SLOW_USERS_MAX if reading.known else SLOW_STRANGERS_MAX):
+            places.add(reading.client)
+            reading.has_turn = False
+            self._give_on()
+        elif self._waiting:
+            self._cut(reading)
+        else:
+            reading.overdue = True
+            self._overdue.append(reading)
+
+    def _cut(self, reading: _Reading) -> None:
+        if reading.overdue:
+            self._overdue.remove(reading)
+            reading.overdue = False
+        reading.limit.reschedule(asyncio.get_running_loop().time())
+
+    def _ended(self, reading: _Reading) -> None:
+        if reading.overdue:
+            self._overdue.remove(reading)
+        if reading.has_turn:
+            self._give_on()
+        else:
+            self._slow[reading.known].discard(reading.client)

@@ -1,0 +1,126 @@
+"""What a client may take of a daemon before it has shown who it is, and after: memory, calls, time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from hivenode.pb import nodepool_pb2
+from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
+from hivenode.transport.routing import ROUTES, Shape
+from tests.integration.transport.client import Client, code_of
+from tests.integration.transport.parts import Node, World, nodes
+
+ANSWER_S = 10.0
+LARGE = sorted(name for name, route in ROUTES.items() if route.large)
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def node(world: World) -> AsyncIterator[Node]:
+    async with nodes(1, world) as (only,):
+        yield only
+
+
+@pytest.fixture
+async def client(node: Node) -> AsyncIterator[Client]:
+    made = Client(node.server.api_address)
+    yield made
+    await made.channel.close()
+
+
+@pytest.mark.parametrize("method", LARGE)
+async def test_who_shows_no_session_is_refused_before_a_large_request_is_read(client: Client, method: str) -> None:
+    # Nothing is ever sent: only a server that looks before it reads can answer.
+    call: Any = client.channel.stream_unary(method)(timeout=ANSWER_S)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert code_of(caught.value)[:2] == (grpc.StatusCode.UNAUTHENTICATED, 1004)
+
+
+async def test_a_request_that_can_only_be_small_must_be(client: Client) -> None:
+    request = nodepool_pb2.LoginRequest(username="testuser", password="x" * SMALL_BYTES_MAX)
+    error = await client.failing("Login", request)
+    assert code_of(error)[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(SMALL_BYTES_MAX) in (error.details() or "")
+
+
+async def test_a_large_archive_of_a_user_is_taken(client: Client) -> None:
+    token = await client.log_in()
+    request = nodepool_pb2.UploadTaskRequest(task_id="large", task_data=b"x" * (20 << 20))
+    answer, _ = await client.call("UploadTask", request, token)
+    assert answer.success
+
+
+async def test_a_piece_of_an_upload_has_a_bound(client: Client) -> None:
+    token = await client.log_in()
+    (method,) = [name for name, route in ROUTES.items() if route.shape is Shape.UPLOAD]
+    call: Any = client.channel.stream_unary(method)(metadata=[("authorization", f"Bearer {token}")], timeout=ANSWER_S)
+    await call.write(b"\0" * (PIECE_BYTES_MAX + 1))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_health_and_reflection_take_small_requests_alone(client: Client) -> None:
+    for make, method in (
+        (client.channel.unary_unary, "/grpc.health.v1.Health/Check"),
+        (client.channel.unary_unary, "/grpc.health.v1.Health/Watch"),
+        (client.channel.unary_unary, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await make(method)(b"\x0a" + b"\xff" * SMALL_BYTES_MAX, timeout=ANSWER_S)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, method
+
+
+async def test_one_connection_with_too_many_calls_is_refused_and_another_is_served(
+    node: Node, world: World, client: Client
+) -> None:
+    token = await client.log_in()
+    world.gate = asyncio.Event()
+    held = nodepool_pb2.TransferRequest(receiver_username="testuser", amount=1)
+    waiting = [
+        asyncio.ensure_future(client.call("Transfer", held, token, hive_idempotency_key=f"k{number}"))
+        for number in range(CONNECTION_CALLS_MAX)
+    ]
+    other = Client(node.server.api_address)
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            while len(world.callers) < CONNECTION_CALLS_MAX + 2:  # the registration and the login came before
+                world.entered.clear()
+                await world.entered.wait()
+        error = await client.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
+        answer, _ = await other.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert answer.success
+    finally:
+        world.gate.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await other.channel.close()
+    answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+    assert answer.success
+
+
+async def test_requests_that_never_come_hold_up_nobody(node: Node, client: Client) -> None:
+    token = await client.log_in()
+    silent = [Client(node.server.api_address) for _ in range(20)]
+    calls: list[Any] = [
+        each.channel.stream_unary("/nodepool.UserService/Login")(timeout=ANSWER_S) for each in silent for _ in range(5)
+    ]
+    try:
+        await asyncio.gather(*(call.wait_for_connection() for call in calls))
+        for _ in range(20):
+            answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+            assert answer.success
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*(each.channel.close() for each in silent))

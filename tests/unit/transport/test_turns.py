@@ -1,0 +1,91 @@
+"""Turns to be read: few at once, fair by connection, and no waiting behind what does not come."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hivenode.errors import Code, HiveError
+from hivenode.transport.interceptors.turns import SLOW_USERS_MAX, TURNS_MAX, Turns
+
+DEADLINE_S = 10.0
+
+
+async def _read(
+    turns: Turns, what: asyncio.Future[str], connection: str, *, client: str = "", known: bool = False
+) -> str:
+    async def come() -> str:
+        return await what
+
+    return await turns.read(
+        come, connection=connection, client=client or connection, known=known, patience_s=DEADLINE_S
+    )
+
+
+async def test_what_never_comes_gives_its_turn_to_those_that_wait() -> None:
+    turns, loop = Turns(), asyncio.get_running_loop()
+    never = [asyncio.ensure_future(_read(turns, loop.create_future(), f"bad{number}")) for number in range(40)]
+    await asyncio.sleep(0)
+    there: asyncio.Future[str] = loop.create_future()
+    there.set_result("here")
+    async with asyncio.timeout(DEADLINE_S):
+        assert await _read(turns, there, "good") == "here"
+        over = [task for task in never if task.done()]
+        assert over, "somebody had to give way"
+        for task in over:
+            with pytest.raises(HiveError) as caught:
+                await task
+            assert caught.value.code is Code.OVERLOADED
+        for task in never:
+            task.cancel()
+        await asyncio.gather(*never, return_exceptions=True)
+        assert await _read(turns, there, "good") == "here"
+
+
+async def test_turns_go_round_by_connection() -> None:
+    turns, loop = Turns(), asyncio.get_running_loop()
+    order: list[str] = []
+    holding: list[asyncio.Future[str]] = [loop.create_future() for _ in range(TURNS_MAX)]
+    tasks = [asyncio.ensure_future(_read(turns, what, f"first{number}")) for number, what in enumerate(holding)]
+    await asyncio.sleep(0)
+
+    async def noted(connection: str) -> None:
+        there: asyncio.Future[str] = loop.create_future()
+        there.set_result("")
+        await _read(turns, there, connection)
+        order.append(connection)
+
+    waiting = [asyncio.ensure_future(noted("many")) for _ in range(30)]
+    await asyncio.sleep(0)
+    waiting.append(asyncio.ensure_future(noted("one")))
+    await asyncio.sleep(0)
+    holding[0].set_result("")
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*waiting)
+    assert order.index("one") <= 2
+    for what in holding[1:]:
+        what.set_result("")
+    await asyncio.gather(*tasks)
+
+
+async def test_slow_requests_of_users_go_on_while_others_are_served() -> None:
+    turns, loop = Turns(), asyncio.get_running_loop()
+    slow: list[asyncio.Future[str]] = [loop.create_future() for _ in range(SLOW_USERS_MAX)]
+    tasks = [
+        asyncio.ensure_future(_read(turns, what, f"c{number}", client=f"user:{number}", known=True))
+        for number, what in enumerate(slow)
+    ]
+    await asyncio.sleep(0)
+    never = [asyncio.ensure_future(_read(turns, loop.create_future(), f"bad{number}")) for number in range(20)]
+    async with asyncio.timeout(DEADLINE_S):
+        gone: set[asyncio.Future[str]] = set()
+        while len(gone) < 10:  # All are told to go but those that got a place, or the last turns.
+            gone |= (await asyncio.wait(set(never) - gone, return_when=asyncio.FIRST_COMPLETED))[0]
+        assert not any(task.done() for task in tasks)
+        for what in slow:
+            what.set_result("whole")
+        assert await asyncio.gather(*tasks) == ["whole"] * SLOW_USERS_MAX
+    for task in never:
+        task.cancel()
+    await asyncio.gather(*never, return_exceptions=True)
