@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hivenode.consensus import ConfChange
-from hivenode.encoding.node_record import SignedNodeRecord
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord
 from hivenode.encoding.records import Record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code
@@ -57,29 +57,48 @@ class Forward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the leader says to a forwarded call."""
+    """What the leader says to a forwarded call, or a peer to a call of its own."""
 
     call: int
     result: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinAsked:
-    """A node without a hive asks the one that it takes for the leader to take it in."""
+class Announced:
+    """Discovery: somebody says where it is, and with `asks` that it wants to hear of others."""
 
-    record: SignedNodeRecord
-    incarnation: str
+    address: str
+    asks: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinGranted:
-    """The node is in the hive's list: from now on it belongs to the hive, whose log comes by itself if it may vote."""
+class PeerCall:
+    """A call of the peer protocol to an address; an `Answer` with the same number comes back."""
+
+    call: int
+    address: str
+    body: IntroduceAsked | InviteAsked | JoinAsked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntroduceAsked:
+    """Who are you? Answered by an `Introduction`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InviteAsked:
+    """Be a founder of a new hive. Answered by a signed record, or WRONG_HIVE."""
+
+    by: NodeId
+    hive_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAsked:
+    """A node asks to be taken into a hive, or tells it what changed about it. Answered by a `JoinOffer`."""
 
     hive_id: str
-    incarnation: str
-    leader: str
-    members: tuple[str, ...]
-    voter_rights: bool
+    record: SignedNodeRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

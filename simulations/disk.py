@@ -211,6 +211,14 @@ class LogDisk:
                     f"a flipped bit of entry {index} was not found",
                 )
 
+    def bind(self, hive_id: str, birth: LogWrite | None) -> None:
+        """The production store's rules: one hive for ever, and a birth into an empty log."""
+        ensure(self.hive_id in ("", hive_id), "a log belongs to one hive for ever")
+        ensure(birth is None or self.last_index() == 0, "a hive is born into an empty log")
+        if birth is not None:
+            self.write(birth)
+        self.hive_id = hive_id
+
     # --- another epoch ---------------------------------------------------------------------------------------------
 
     def begin_epoch(self, hive_id: str, batch: LogWrite) -> None:
@@ -337,7 +345,15 @@ class Chore(Enum):
     COMPACT_LOG = "compact the log"
 
 
-Job = LogWrite | Flush | Chore
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Makes the log one of a hive, for ever; `birth` is the first entry of a hive that is born here."""
+
+    hive_id: str
+    birth: LogWrite | None
+
+
+Job = LogWrite | Flush | Chore | Bind
 
 
 class Disk:
@@ -396,6 +412,8 @@ class Disk:
                     self.state.adopt(self.images.pop(batch.base.state_folder))
             case Flush():
                 self.state.commit(batch)
+            case Bind():
+                self.log.bind(batch.hive_id, batch.birth)
             case Chore.SYNC_STATE:
                 self.state.sync()
             case Chore.COMPACT_LOG:

@@ -30,6 +30,9 @@ NODES_MORE_MAX: Final = 2
 """Machines that join beyond those that the run began with."""
 LEAVE_LOOK_US: Final = 500 * MS
 REPLACE_LOOK_US: Final = 1 * SECOND
+FORMING_FAULTS: Final = ("crash", "power", "pause", "partition", "oneway", "loss")
+"""What comes while machines look for one another."""
+FORMING_EVERY_US: Final = (500 * MS, 6 * SECOND)
 HOT_ROWS: Final = (keys.CLOCK, keys.COUNTERS, chain.HEAD, chain.BALANCES)
 """Rows that are read and written all the time, so that a flipped bit in them shows in what is written next."""
 DOUBT_US: Final = 60 * SECOND
@@ -55,6 +58,7 @@ class Faults:
         self._kinds: list[Callable[[], None]] = [known[name] for name in names]
         self._names = names
         self._stopped = False
+        self._forming = False
         self._added = 0
         self._doubted_us: dict[str, int] = {}
         self.count = 0
@@ -105,9 +109,40 @@ class Faults:
         self._engine.note("faults end")
         self._engine.mark(Kind.FAULT, text="(end of faults)")
         self.world.network.mend_all()
+        self.world.corrupt_piece_per_mille = 0
         for node in self.world.present():
             node.disk.slowness, node.disk.full = 1, False
             self._engine.mark(Kind.DISK, node.name)
+            node.resume()
+            node.boot()
+
+    # --- while the hive forms --------------------------------------------------------------------------------------
+
+    def disturb_forming(self) -> None:
+        """Machines crash and are cut from each other while they look for one another; nothing is lost that a user wrote."""
+        if not self._kinds or not self.world.settings.forming_us:
+            return
+        known = self._known()
+        harmless = [name for name in self._names if name in FORMING_FAULTS]
+        self._forming = True
+
+        def disturb() -> None:
+            if self._forming:
+                name = harmless[self._engine.rng.randrange(len(harmless))]
+                self._engine.note(f"fault: {name}")
+                known[name]()
+                self._engine.after(self._engine.between(*FORMING_EVERY_US), disturb)
+
+        if harmless:
+            self._engine.after(self._engine.between(*FORMING_EVERY_US), disturb)
+
+    def calm_forming(self) -> None:
+        """The weather clears, and all machines run."""
+        self._forming = False
+        self.world.discovery_loss = 0
+        self.world.network.mend_all()
+        self.world.network.weather = replace(self.world.settings.weather)
+        for node in self.world.present():
             node.resume()
             node.boot()
 

@@ -15,49 +15,40 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from hivenode.consensus import (
-    ConfChange,
-    Entry,
-    EntryKind,
-    HardState,
     MemberId,
     Message,
-    encode_conf_change,
 )
 from hivenode.encoding.node_record import (
     Capabilities,
+    NodeId,
     NodeRecord,
     Role,
     SignedNodeRecord,
     node_id_of,
-    open_record,
     sign_record,
 )
-from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, InvariantError
-from hivenode.pool import queries
-from hivenode.pool.commands import AdmitNode, CreateHive
-from hivenode.pool.records import NodeRights
-from hivenode.runtime.stores import LogWrite
 from simulations.calls import (
+    Announced,
     Answer,
     DigestAsked,
     DigestJudged,
     Failure,
     Forward,
+    IntroduceAsked,
+    InviteAsked,
     JoinAsked,
-    JoinGranted,
     LeaderAsked,
     LeaderTold,
     OnAnswer,
-    OnWritten,
+    PeerCall,
     PieceAsked,
     PieceSent,
     Read,
     Write,
-    Written,
 )
 from simulations.checkers.violation import Violation
 from simulations.clocks import Clock
@@ -65,6 +56,7 @@ from simulations.coordinator import Coordinator
 from simulations.digests import DigestKeeper
 from simulations.disk import Disk, flipped
 from simulations.engine import MS, SECOND
+from simulations.hive_life import HiveLife
 from simulations.leader_search import LeaderSearch
 from simulations.marks import Kind
 from simulations.network import Stream
@@ -76,15 +68,11 @@ from simulations.worker import Worker
 if TYPE_CHECKING:
     from simulations.world import World
 
-HIVE_ID: Final = "51" * 16
-SUPPLY: Final = 1_000_000_000
-GRANT: Final = 10_000
-GRANTS_PER_DAY: Final = 1_000_000
 NEVER_EXPIRES_MS: Final = 253_402_300_799_999
-JOIN_RETRY_US: Final = 500 * MS
 LEADER_RETRY_US: Final = 50 * MS
 """How often a node that knows no leader looks again for one on behalf of a call."""
-BIRTH_DEADLINE_US: Final = 10 * SECOND
+ANNOUNCE_US: Final = 60 * SECOND
+"""Discovery names everybody again so often, as multicast DNS does before its records run out."""
 PERSON_US: Final = 30 * SECOND
 """Until somebody has read why the voters stopped."""
 BACKLOG_MAX: Final = 20_000
@@ -136,7 +124,17 @@ class Node:
         self._call_count = 0
         self._streams: dict[int, tuple[Stream, int]] = {}
         self._stream_count = 0
-        self._asking = 0
+        self.life: HiveLife | None = None
+        self.tombstones: list[str] = []
+        """The hives that this machine saw dissolve, kept beside the log."""
+        self.last_target: tuple[str, ...] = ()
+        self.bound_to, self.bound_address = "", ""
+        """The hive that its owner named, and where."""
+        self.moves = 0
+        self.address = f"{name}:50052"
+        world.addresses[self.address] = self
+        self._known: dict[str, str] = {}
+        """Where this process last heard that others are."""
         world.network.attach(name, self.receive)
         world.engine.mark(Kind.ADDED, name)
 
@@ -187,51 +185,71 @@ class Node:
         engine.mark(Kind.STARTS, self.name)
         engine.note(f"{self.member_id} starts with {self.disk.log.last_index()} entries")
         self.snapshots.restarted()
-        if self.disk.log.hive_id:
-            self.run(lambda: self._enter(holds_log=self.role.may_vote))
-            if not self.alive:
-                return
-        elif self.world.founder is None:
-            self._be_born()
-        else:
-            self._ask_to_join()
-        self.worker = Worker(self)
-        self.at(engine.now_us, self.worker.connect)
+        self.run(self._start_life)
+        if self.alive:
+            self.worker = Worker(self)
+            self.at(engine.now_us, self.worker.connect)
 
-    def _be_born(self) -> None:
-        """The first entry says that this node is the one voter; as `LocalNode.be_born` does."""
-        self.world.founder = self.name
-        birth = ConfChange(add_voters=(self.member_id,))
-        entry = Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=encode_conf_change(birth))
-        self.disk.write_now(LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry,)))
-        self.disk.log.hive_id = HIVE_ID
-        self._start_replica(born=True)
+    def _start_life(self) -> None:
+        life = self.life = HiveLife(self)
+        self._known = {}
+        life.start()
+        self._announce_again(asks=True)
+        self.at(self.world.engine.now_us + 1 * SECOND, lambda: self.world.announce(self, asks=True))
 
-    def _enter(self, *, holds_log: bool) -> None:
+    def _announce_again(self, *, asks: bool) -> None:
+        """Multicast DNS says everything once more now and then."""
+        self.world.announce(self, asks=asks)
+        self.at(self.world.engine.now_us + ANNOUNCE_US, lambda: self._announce_again(asks=False))
+
+    def enter(self, *, holds_log: bool) -> None:
         """Goes on as what this machine is in its hive."""
         if holds_log:
-            self._start_replica(born=False)
+            self.start_replica(born=False)
         else:
             self.world.engine.mark(Kind.LIGHT, self.name)
 
-    def _start_replica(self, *, born: bool) -> None:
+    def start_replica(self, *, born: bool) -> Replica:
+        """This machine holds the log from now on."""
         self.world.engine.mark(Kind.MEMBER, self.name)
         replica = Replica(self, born=born)
         self.replica = replica
         self.coordinator = Coordinator(self, replica)
         Steward(self, replica)
         self.digests = DigestKeeper(self, replica)
-        replica.leadership_listeners.append(lambda: self._leadership_changed(replica))
+        if self.life is not None:
+            self.life.watch_replica(replica)
         self.at(self.world.engine.now_us, replica.wake)
+        return replica
 
-    def _leadership_changed(self, replica: Replica) -> None:
-        """Whoever leads a hive without its first commands proposes them: the founder may have crashed."""
-        if replica.leads and queries.hive(replica.view) is None:
-            create = CreateHive(hive_id=HIVE_ID, supply=SUPPLY, signup_grant=GRANT, grants_per_day_max=GRANTS_PER_DAY)
-            deadline_us = self.world.engine.now_us + BIRTH_DEADLINE_US
-            # A listener speaks from inside the replica's own loop, which takes the proposal when it comes round.
-            replica.propose(Write(body=create), deadline_us, lambda _result: None)
-            self._admit(self.signed_record(), self.role, lambda _result: None)
+    def start_afresh(self) -> None:
+        """Its hive is no more, or its owner gives it up: log and state are emptied, and what starts is another member."""
+        self.crash()
+        self._new_disk()
+        self.world.engine.note(f"{self.name} starts afresh as {self.member_id}")
+        self.boot()
+
+    def bury(self, addresses: tuple[str, ...]) -> None:
+        """Keeps in mind that its hive is no more, and where it went."""
+        if self.disk.log.hive_id not in self.tombstones:
+            self.tombstones.append(self.disk.log.hive_id)
+        self.last_target = addresses
+
+    def abandon(self, hive_id: str, address: str) -> None:
+        """Its owner sends it into another hive (`cluster join --abandon`)."""
+        self.bound_to, self.bound_address = hive_id, address
+        self.start_afresh()
+
+    def move(self) -> None:
+        """Its address changes; whoever calls the old one hears nothing."""
+        self.moves += 1
+        del self.world.addresses[self.address]
+        self.address = f"{self.name}-{self.moves}:50052"
+        self.world.addresses[self.address] = self
+        self.world.moved = True
+        self.world.engine.note(f"{self.name} moves to {self.address}")
+        if self.alive:
+            self.run(lambda: self.life.moved() if self.life is not None else None)
 
     def crash(self, *, power: bool = False) -> None:
         """The process ends at once, or the whole machine."""
@@ -246,7 +264,8 @@ class Node:
         if power:
             self.snapshots.power_lost()
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
-        self.replica, self.coordinator, self.digests, self.worker = None, None, None, None
+        self.replica, self.coordinator, self.digests = None, None, None
+        self.worker, self.life = None, None
         self.search.forget()
         self._backlog.clear()
         self._calls.clear()
@@ -325,15 +344,18 @@ class Node:
     def wipe(self) -> None:
         """The disk is gone: what starts next is another member, which joins like any fresh node."""
         self.crash(power=True)
+        self._new_disk()
+        self.tombstones, self.last_target = [], ()
+        self.world.engine.note(f"{self.name} is wiped, next {self.member_id}")
+
+    def _new_disk(self) -> None:
         self.incarnations += 1
-        self.world.engine.mark(Kind.WIPED, self.name)
         slowness = self.disk.slowness
+        self.world.checks.agreed.differs_since.pop(self.name, None)
         self.disk = Disk(self.world.engine, str(self.incarnations))
         self.disk.slowness = slowness
         self.snapshots = SnapshotDisk(self, self.disk)
-        self.world.checks.agreed.differs_since.pop(self.name, None)
         self.tainted, self.broken = False, ""
-        self.world.engine.note(f"{self.name} is wiped, next {self.member_id}")
 
     # --- the wire --------------------------------------------------------------------------------------------------
 
@@ -341,7 +363,8 @@ class Node:
         target = name_of(message.to)
         if self.world.engine.detailed:
             self.world.engine.detail(describe(message))
-        self.world.network.send(self.name, target, message)
+        if not self.world.moved or self._knows_way(target):
+            self.world.network.send(self.name, target, message)
 
     def send_to_member(self, member: MemberId, payload: Any) -> None:
         """A call of the peer protocol, or its answer."""
@@ -374,15 +397,20 @@ class Node:
                     done(payload.result)
             case LeaderAsked():
                 # What a light node was told may be old, and would go round among them for ever.
-                leader = None if self.light else self.leader_node()
+                ours = self.disk.log.hive_id == self.world.nodes[source].disk.log.hive_id
+                leader = self.leader_node() if ours and not self.light else None
                 told = LeaderTold(leader=leader.name if leader is not None else "")
                 self.world.network.send(self.name, source, told, once=True)
             case LeaderTold():
                 self.search.told(source, payload.leader)
-            case JoinAsked():
-                self._asked_to_admit(source, payload)
-            case JoinGranted():
-                self._join(payload)
+            case Announced():
+                if self.life is not None and payload.address != self.address:
+                    self.life.candidate(payload.address, "mdns")
+                    if payload.asks:
+                        answer = Announced(address=self.address, asks=False)
+                        self.world.network.send(self.name, source, answer, once=True)
+            case PeerCall():
+                self._serve_peer(source, payload)
             case PieceAsked():
                 serve_pieces(self, source, payload)
             case PieceSent():
@@ -500,10 +528,12 @@ class Node:
     def serve(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:
         """A call of a program on this machine; `done` is called once, unless this process ends first."""
         replica = self.replica
-        if not self.disk.log.hive_id:
-            done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined a hive yet"))
+        if not self.disk.log.hive_id or self._is_elsewhere():
+            done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined the hive yet"))
         elif replica is None or self.light or (isinstance(request, Write) and not replica.leads):
             self._forward(request, deadline_us, done)
+        elif isinstance(request, Write) and self.life is not None and not self.life.writes_open:
+            done(Failure(code=Code.NO_LEADER, text="the hive is still being formed"))
         elif isinstance(request, Write):
             replica.propose(request, deadline_us, done)
         else:
@@ -534,6 +564,10 @@ class Node:
         self.world.network.send(self.name, leader.name, forward, once=True)
         self.at(deadline_us, lambda: self._give_up(call))
 
+    def _is_elsewhere(self) -> bool:
+        """Whether this node is in another hive than the one whose users ask; a hive of its own would take users' writes too."""
+        return self.world.hive_id not in ("", self.disk.log.hive_id)
+
     def _give_up(self, call: int) -> None:
         done = self._calls.pop(call, None)
         if done is not None:
@@ -550,7 +584,64 @@ class Node:
         else:
             self.serve(forward.request, forward.deadline_us, answer)
 
-    # --- joining ---------------------------------------------------------------------------------------------------
+    # --- peers -----------------------------------------------------------------------------------------------------
+
+    def ask(self, address: str, body: Any, deadline_s: float, done: OnAnswer) -> None:
+        """Calls an address; `done` is called once, unless this process ends first. NODE_OFFLINE: the machine refuses."""
+        world = self.world
+        self._call_count += 1
+        call = self._call_count
+        self._calls[call] = done
+
+        def answer(code: Code, text: str) -> None:
+            waiting = self._calls.pop(call, None)
+            if waiting is not None:
+                waiting(Failure(code=code, text=text))
+
+        target = world.addresses.get(address)
+        if target is not None and target.powered and not target.alive and self.reaches(target):
+            self.at(world.engine.now_us + MS, lambda: answer(Code.NODE_OFFLINE, "nobody listens there"))
+            return
+        self.at(
+            world.engine.now_us + int(deadline_s * SECOND), lambda: answer(Code.OUTCOME_UNKNOWN, "no answer in time")
+        )
+        if target is not None:
+            world.network.send(self.name, target.name, PeerCall(call=call, address=address, body=body), once=True)
+
+    def _serve_peer(self, source: str, call: PeerCall) -> None:
+        life = self.life
+        if life is None or call.address != self.address:
+            return
+
+        def answer(result: Any) -> None:
+            self.world.network.send(self.name, source, Answer(call=call.call, result=result), once=True)
+
+        match call.body:
+            case IntroduceAsked():
+                answer(life.introduction())
+            case InviteAsked():
+                life.invited(call.body, answer)
+            case JoinAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
+                answer(Failure(code=Code.WRONG_HIVE, text="this node is of another hive"))
+            case JoinAsked():
+                life.asked_to_admit(call.body, answer)
+            case _:
+                assert_never(call.body)
+
+    def learn_address(self, node_id: NodeId, addresses: tuple[str, ...]) -> None:
+        """Somebody is there, by its own word or the hive's."""
+        name = self.world.names[node_id]
+        if addresses and name != self.name:
+            self._known[name] = addresses[0]
+
+    def address_of(self, other: Node) -> str:
+        """Where this process takes another machine to be."""
+        return self._known.get(other.name, other.address)
+
+    def _knows_way(self, name: str) -> bool:
+        """Whether what is sent to a machine goes where it is now."""
+        known = self._known.get(name)
+        return known is None or known == self.world.nodes[name].address
 
     def signed_record(self) -> SignedNodeRecord:
         """What this node says of itself now; a later one has a greater sequence."""
@@ -559,64 +650,14 @@ class Node:
             public_key=self.public_key,
             incarnation=self.disk.log.incarnation,
             role=self.role,
-            addresses=(f"{self.name}:50052",),
+            addresses=(self.address,),
             capabilities=self.capabilities,
-            sequence=self.incarnations * 1_000_000 + self.boots,
+            sequence=self.clock.wall_ms(),
             expires_ms=NEVER_EXPIRES_MS,
             version="0.1.0",
             certificate_sha256=bytes(32),
         )
         return sign_record(record, lambda message: signature_of(self.public_key, message))
-
-    def _asked_to_admit(self, source: str, asked: JoinAsked) -> None:
-        """The leader takes a machine in; any other says who leads."""
-        if self.leads:
-            role = open_record(asked.record, verify).role
-            self._admit(asked.record, role, lambda result: self._grant(source, asked, role, result))
-        elif not self.light and (leader := self.leader_node()) is not None:
-            self.world.network.send(self.name, source, LeaderTold(leader=leader.name), once=True)
-
-    def _admit(self, record: SignedNodeRecord, role: Role, done: OnWritten) -> None:
-        replica = self.replica
-        if replica is None or not replica.leads:
-            return
-        rights = NodeRights.VOTER if role.may_vote else NodeRights.WORKER
-        command = AdmitNode(signed_record=encode_record(record), rights=rights)
-        replica.propose(Write(body=command), self.world.engine.now_us + BIRTH_DEADLINE_US, done)
-
-    def _grant(self, joiner: str, asked: JoinAsked, role: Role, result: Written) -> None:
-        if self.replica is None or isinstance(result, Failure) or result.refused:
-            return
-        granted = JoinGranted(
-            hive_id=HIVE_ID,
-            incarnation=asked.incarnation,
-            leader=self.name,
-            members=tuple(sorted(map(name_of, self.replica.conf.members()))),
-            voter_rights=role.may_vote,
-        )
-        self.world.network.send(self.name, joiner, granted, once=True)
-
-    def _ask_to_join(self) -> None:
-        """Asks one machine after the other, and whoever is said to lead, until one lets it in."""
-        if self.disk.log.hive_id:
-            return
-        others = [name for name in self.world.nodes if name != self.name]
-        target = self.search.leader or others[self._asking % len(others)]
-        self._asking += 1
-        self.search.leader = None
-        self.world.network.send(
-            self.name, target, JoinAsked(record=self.signed_record(), incarnation=self.disk.log.incarnation), once=True
-        )
-        self.at(self.world.engine.now_us + JOIN_RETRY_US, self._ask_to_join)
-
-    def _join(self, granted: JoinGranted) -> None:
-        if self.disk.log.hive_id or granted.incarnation != self.disk.log.incarnation:
-            return
-        self.disk.log.hive_id = granted.hive_id
-        self.world.engine.note(f"{self.member_id} joins")
-        self.search.meet([granted.leader, *granted.members])
-        self.search.leader = granted.leader
-        self._enter(holds_log=granted.voter_rights)
 
 
 def name_of(member: MemberId) -> str:

@@ -102,7 +102,7 @@ class Replica:
         self._node = node
         self._engine = node.world.engine
         self._disk = node.disk
-        self._checks = node.world.checks
+        self._checks = node.world.watch(node.disk.log.hive_id)
         self.member_id: Final = node.member_id
         mark = node.disk.state.mark
         self.view: Final = StateView(node.disk.state.image)

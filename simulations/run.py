@@ -17,6 +17,9 @@ from simulations.world import Settings, World, moody
 
 SETTLE_US: Final = 300 * SECOND
 """In quiet weather a minute would do: an election, the slowest catching up, the longest task and its retries."""
+FORM_US: Final = 180 * SECOND
+"""Two hives that met too late find each other within a minute, when discovery names everybody again, and one dissolves."""
+FORM_LOOK_US: Final = SECOND // 10
 LOOK_US: Final = 1 * SECOND
 
 
@@ -76,9 +79,10 @@ def run(plan: Plan, trace: TextIO | None = None) -> Result:
     failure, checked, settled_us = "", 0, 0
     try:
         world.start()
+        form(world, faults)
         workload.start()
         faults.start()
-        world.engine.run_until(plan.duration_us)
+        world.engine.run_until(world.engine.now_us + plan.duration_us)
         faults.stop()
         workload.stop()
         settled_us = settle(world, workload)
@@ -104,6 +108,23 @@ def run(plan: Plan, trace: TextIO | None = None) -> Result:
         checked=checked,
         settled_us=settled_us,
     )
+
+
+def form(world: World, faults: Faults) -> None:
+    """Lets the machines find each other and become one hive, at first in bad weather; users come when there is one."""
+    faults.disturb_forming()
+    began_us = world.engine.now_us
+    world.engine.run_until(began_us + world.settings.forming_us)
+    faults.calm_forming()
+    calm_us = world.engine.now_us
+    while not world.is_formed():
+        demand(
+            world.engine.now_us - calm_us < FORM_US,
+            f"no hive of all {FORM_US // SECOND} s after the weather cleared: {world.forming_troubles()}",
+        )
+        world.engine.run_until(world.engine.now_us + FORM_LOOK_US)
+    world.hive_id = world.main_hive()
+    world.engine.note(f"formed as {world.hive_id[:8]}")
 
 
 def settle(world: World, workload: Workload) -> int:

@@ -18,7 +18,8 @@ from hivenode.pool.commands import OpenSession, RegisterUser, Reply, StopTask, S
 from hivenode.pool.records import BlobRef, Priority, TaskSpec
 from simulations.calls import Failure, Read, Write
 from simulations.engine import MS, SECOND, Engine
-from simulations.node import GRANT, Node
+from simulations.hive_life import GRANT
+from simulations.node import Node
 from simulations.world import World
 
 PATIENCE_US: Final = 30 * SECOND

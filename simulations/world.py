@@ -14,6 +14,7 @@ from hivenode.pool import queries
 from hivenode.runtime.ports import AttemptKey
 from hivenode.runtime.snapshots import decode_ref
 from hivenode.runtime.stores import CompactionBounds
+from simulations.calls import Announced
 from simulations.checkers.violation import demand
 from simulations.checkers.watch import Watch
 from simulations.engine import MS, SECOND, Engine
@@ -22,8 +23,8 @@ from simulations.node import Node, verify
 
 REFUSED_US: Final = (500, 5 * MS)
 """A reset, a redial and its refusal on a LAN."""
-START_US: Final = 300 * MS
-"""The machines of a hive are switched on within this time."""
+HEARERS_MAX: Final = 32
+"""More machines than a LAN's discovery domain mostly holds; a multicast to a thousand would be most of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,14 @@ class Settings:
     """How long a fault lasts."""
     weather: Weather = field(default_factory=Weather)
     """The network's weather between faults."""
+    start_us: int = 300 * MS
+    """The machines are switched on within this time."""
+    forming_us: int = 0
+    """How long machines are in trouble while they look for each other."""
+    bootstrap: bool = False
+    """Machines hear nothing of each other, and know the first one's address, as on a network without multicast."""
+    discovery_loss: int = 0
+    """Announcements that do not arrive, in parts of a thousand, while the hive forms."""
     slowness: int = 1
     """How many times slower all disks are."""
     compaction: CompactionBounds = field(
@@ -90,6 +99,9 @@ def moody(seed: int, nodes: int) -> Settings:
         slowness=rng.choice([1, 1, 8, 30]),
         # Few entries an append bring out orders of events that whole batches hide.
         max_append_bytes=rng.choice([1 << 20, 1 << 20, 512]),
+        start_us=rng.choice([300 * MS, 300 * MS, 3 * SECOND, 12 * SECOND]),
+        forming_us=rng.choice([0, 0, 10 * SECOND, 40 * SECOND]),
+        discovery_loss=rng.choice([0, 200, 600]),
         compaction=CompactionBounds(
             **rng.choice(
                 [
@@ -99,8 +111,8 @@ def moody(seed: int, nodes: int) -> Settings:
                 ]
             )
         ),
-        piece_bytes=rng.choice([512, 4 << 10]),
-        corrupt_piece_per_mille=rng.choice([0, 5]),
+        piece_bytes=rng.choice([1 << 10, 4 << 10]),
+        corrupt_piece_per_mille=rng.choice([0, 0, 5]),
     )
 
 
@@ -112,10 +124,19 @@ class World:
         self.engine: Final = Engine(seed, trace)
         self.network: Final = Network(self.engine)
         self.network.weather = replace(settings.weather)
-        self.checks: Final = Watch(self.engine)
+        self._watches: Final[dict[str, Watch]] = {}
         self.verify: Final = verify
-        self.founder: str | None = None
+        self.hive_id = ""
+        """The hive of this run, when it is settled; its users' calls are answered by its members alone."""
+        self.addresses: Final[dict[str, Node]] = {}
+        self.moved = False
+        """Whether any machine has another address than at the beginning."""
+        self.foreign_seen: Final[set[tuple[str, str]]] = set()
+        """Who reported which other hive."""
         self.nodes: Final[dict[str, Node]] = {}
+        self.corrupt_piece_per_mille = settings.corrupt_piece_per_mille
+        """How often a bit of a snapshot's piece flips on its way to the file, until the faults end."""
+        self.discovery_loss = settings.discovery_loss
         self.doubtful_orders: Final[set[AttemptKey]] = set()
         """What leaders with flipped bits told workers to run."""
         self.tainted_files: Final[set[str]] = set()
@@ -133,9 +154,55 @@ class World:
         return node
 
     def start(self) -> None:
-        """Switches all machines on, the founder first."""
-        for number, node in enumerate(self.nodes.values()):
-            self.engine.after(self.engine.between(0, START_US) if number else 0, node.boot)
+        """Switches all machines on."""
+        for node in self.nodes.values():
+            self.engine.after(self.engine.between(0, self.settings.start_us), node.boot)
+
+    def new_hive_id(self) -> str:
+        return f"{self.engine.rng.getrandbits(128):032x}"
+
+    def announce(self, node: Node, *, asks: bool = False) -> None:
+        """Discovery: tells others where a node is; each may miss it. Of many, some hear it."""
+        if self.settings.bootstrap:
+            return
+        others = [name for name, other in self.nodes.items() if other is not node and not other.left]
+        if len(others) > HEARERS_MAX:
+            others = self.engine.rng.sample(others, HEARERS_MAX)
+        for name in others:
+            if not self.engine.chance(self.discovery_loss):
+                self.network.send(node.name, name, Announced(address=node.address, asks=asks), once=True)
+
+    # --- hives -----------------------------------------------------------------------------------------------------
+
+    def watch(self, hive_id: str) -> Watch:
+        """The checkers of one hive: each has a log of its own."""
+        found = self._watches.get(hive_id)
+        if found is None:
+            found = self._watches[hive_id] = Watch(self.engine)
+        return found
+
+    def main_hive(self) -> str:
+        """The run's hive; before it is settled, the one to which most machines belong. Empty when there is none."""
+        if self.hive_id:
+            return self.hive_id
+        hives = sorted(node.disk.log.hive_id for node in self.nodes.values() if node.disk.log.hive_id and not node.left)
+        return max(hives, key=hives.count, default="")
+
+    @property
+    def checks(self) -> Watch:
+        """The checkers of the run's hive."""
+        return self.watch(self.main_hive())
+
+    def is_formed(self) -> bool:
+        """Whether all machines that run belong to one hive, which has a leader that knows them."""
+        leader = self.leader()
+        if leader is None or leader.replica is None:
+            return False
+        entries = {entry.node_id for entry in queries.nodes(leader.replica.view)}
+        return all(
+            node.alive and node.disk.log.hive_id == leader.disk.log.hive_id and node.node_id in entries
+            for node in self.present()
+        )
 
     # --- how things stand ------------------------------------------------------------------------------------------
 
@@ -148,10 +215,11 @@ class World:
 
     def leader(self) -> Node | None:
         """The leader of the highest term among those that run."""
+        hive_id = self.main_hive()
         leading = [
             (node.replica.status().term, node.name)
             for node in self.alive()
-            if node.replica is not None and node.replica.role is Role.LEADER
+            if node.replica is not None and node.replica.role is Role.LEADER and node.disk.log.hive_id == hive_id
         ]
         return self.nodes[max(leading)[1]] if leading else None
 
@@ -168,6 +236,10 @@ class World:
 
     def anybody_tainted(self) -> bool:
         return any(node.tainted for node in self.nodes.values())
+
+    def forming_troubles(self) -> str:
+        """Who is in which hive."""
+        return ", ".join(f"{node.name}: {node.disk.log.hive_id[:8] or 'none'}" for node in self.present())
 
     def troubles(self) -> list[str]:
         """What keeps the hive from being well: empty when it has converged and has nothing left to do."""
@@ -186,6 +258,8 @@ class World:
                 )
             elif not node.disk.log.hive_id:
                 found.append(f"{node.name} is no member yet")
+            elif node.disk.log.hive_id != leader.disk.log.hive_id:
+                found.append(f"{node.name} is in another hive")
             elif replica is None or self._is_spare(node, status):
                 if node.worker is None or not node.worker.connected:
                     found.append(f"{node.name} has no stream to the leader")
@@ -227,7 +301,7 @@ class World:
         looked_at: set[int] = set()
         for node in self.alive():
             replica = node.replica
-            if replica is None or node.tainted:
+            if replica is None or node.tainted or node.disk.log.hive_id != self.main_hive():
                 continue
             self.checks.agreed.compare(node.name, replica.applied_index, replica.view)
             if replica.applied_index not in looked_at:

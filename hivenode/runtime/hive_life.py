@@ -291,7 +291,7 @@ class HiveLife:
             return
         if not intro.hive_id or intro.hive_id == self._local.hive_id() or not self._local.hive_id():
             self._local.note_peer(intro)
-        self._step(_confirmed(address, intro))
+        self._step(confirmed_by(address, intro))
 
     def _meet_own_key(self, address: str, intro: Introduction) -> bool:
         """Whether this daemon has to end, and does. Mostly it met itself; else a machine with a copy of its disk."""
@@ -519,7 +519,8 @@ def _records(offer: JoinOffer) -> list[NodeRecord]:
     return found
 
 
-def _confirmed(address: str, intro: Introduction) -> PeerConfirmed:
+def confirmed_by(address: str, intro: Introduction) -> PeerConfirmed:
+    """What an introduction says to the machine."""
     return PeerConfirmed(
         address=address,
         node_id=intro.record.node_id,

@@ -21,7 +21,7 @@ from simulations.calls import Failure
 from simulations.checkers.agreed import AgreedChecker
 from simulations.checkers.linearizable import Operation, State, Step, check
 from simulations.checkers.violation import demand
-from simulations.node import GRANT
+from simulations.hive_life import GRANT
 from simulations.workload import Done
 
 _ACCOUNT_WRITES: Final = ("transfer", "register")

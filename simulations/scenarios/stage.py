@@ -52,6 +52,7 @@ class Stage:
     def until_whole(self) -> None:
         """Waits until all machines are members and as many as should vote."""
         self.until(self._is_whole, "the hive is whole", WELL_US)
+        self.world.hive_id = self.world.main_hive()
 
     def _is_whole(self) -> bool:
         leader = self.world.leader()

@@ -17,7 +17,7 @@ from simulations.checkers.consensus import ConsensusChecker
 from simulations.checkers.history import account_history, check_history, name_history
 from simulations.checkers.linearizable import Operation, State, Step, UndecidedError, check
 from simulations.checkers.violation import Violation
-from simulations.node import GRANT
+from simulations.hive_life import GRANT
 from simulations.views import MemoryView
 from simulations.workload import Done
 

@@ -1,0 +1,608 @@
+"""The life of a simulated node in its hive: carries out what the production formation machine asks for.
+
+It does what `hivenode.runtime.hive_life`, `hive_end` and `peer_host` do, with calls over the simulated network: calls candidates
+back, invites, forms, joins, tells the hive its record, gives a hive with nothing in it up for a better one, and reports others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, encode_conf_change
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
+from hivenode.encoding.records import decode_record, encode_record
+from hivenode.encoding.recovery import base_of
+from hivenode.errors import Code
+from hivenode.membership.events import (
+    CallBack,
+    CandidateSeen,
+    DissolveOwnHive,
+    DissolvingFailed,
+    Effect,
+    Event,
+    FormHive,
+    HiveFormed,
+    InvitationAgreed,
+    InvitationRefused,
+    InvitationUnanswered,
+    Invited,
+    InviteFounder,
+    JoinFailed,
+    JoinHive,
+    JoinSucceeded,
+    PeerPhase,
+    PeerUnconfirmed,
+    PromiseTo,
+    RefuseInvitation,
+    ReportForeignHive,
+    TimePassed,
+    VirginityKnown,
+)
+from hivenode.membership.formation import PAIRING_MS, Formation, FormationConfig, Me
+from hivenode.membership.twins import Claim, TwinVerdict, addresses_to_ask, judge
+from hivenode.pool import queries
+from hivenode.pool.commands import AdmitNode, CreateHive, DissolveHive, Reply
+from hivenode.pool.dissolving import ADDRESSES_MAX, dissolved, is_virgin
+from hivenode.pool.events import Event as PoolEvent
+from hivenode.pool.events import HiveDissolved, NodeChanged, NodeRemoved, StateReplaced
+from hivenode.pool.records import NodeKind, NodeRights
+from hivenode.runtime.admission import ASK_DEADLINE_S
+from hivenode.runtime.hive_end import DECIDE_DEADLINE_S, GRACE_S, SEEK_DEADLINE_S, SEEK_PAUSE_S, SOUGHT_MAX
+from hivenode.runtime.hive_life import (
+    ANNOUNCE_RETRY_S,
+    BIRTH_DEADLINE_S,
+    CALL_DEADLINE_S,
+    FOUNDERS_DEADLINE_S,
+    INVITE_DEADLINE_S,
+    JOIN_DEADLINE_S,
+    confirmed_by,
+)
+from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX
+from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
+from hivenode.runtime.stores import LogWrite
+from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, OnAnswer, Write, Written
+from simulations.disk import Bind
+from simulations.engine import SECOND
+
+if TYPE_CHECKING:
+    from simulations.node import Node
+    from simulations.replica import Replica
+
+SUPPLY: Final = 1_000_000_000
+GRANT: Final = 10_000
+GRANTS_PER_DAY: Final = 1_000_000
+
+
+class HiveLife:
+    """One for each life of a process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._world = node.world
+        self._engine = node.world.engine
+        self._formation = Formation(
+            FormationConfig(),
+            Me(node_id=node.node_id, may_vote=node.role.may_vote, bound_to=node.bound_to),
+            node.clock.monotonic_ms(),
+            node.disk.log.hive_id or None,
+        )
+        self.writes_open = bool(node.disk.log.hive_id)
+        """Whether users' writes are taken: a new hive waits for its founders first."""
+        self.leaving = False
+        self._invitation_hive = ""
+        self._members_expected = 0
+        self._virginity: tuple[bool, int, bool] | None = None
+        self._timer_us = 0
+        self._telling = False
+
+    # --- the machine -----------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> HivePhase:
+        return HivePhase.FOUNDING if self.leaving else HivePhase(self._formation.phase.value)
+
+    def start(self) -> None:
+        """The daemon starts: it goes on in its hive, or looks for one."""
+        node = self._node
+        if node.disk.log.hive_id:
+            node.enter(holds_log=node.role.may_vote)
+            self._tell_record_again()
+            if node.disk.log.hive_id in node.tombstones:
+                self.leaving = True
+                self._later(GRACE_S, node.start_afresh)
+            elif node.replica is not None:
+                self._look(node.replica)
+        else:
+            for address in node.last_target:
+                self.candidate(address, "former hive")
+        if node.bound_address:
+            self.candidate(node.bound_address, "owner")
+        first = next(iter(self._world.nodes.values()))
+        if self._world.settings.bootstrap and first is not node:
+            self.candidate(first.address, "bootstrap")
+        self._later(SEEK_PAUSE_S, self._seek)
+        self.step(TimePassed())
+
+    def candidate(self, address: str, source: str) -> None:
+        """Somebody may answer at this address."""
+        self.step(CandidateSeen(address=address, source=source))
+
+    def step(self, event: Event) -> tuple[Effect, ...]:
+        """Tells the machine something and carries out what it asks for."""
+        before = self._formation.state
+        effects = self._formation.handle(event, self._node.clock.monotonic_ms())
+        for effect in effects:
+            self._carry_out(effect)
+        if self._formation.state is not before:
+            if self._engine.detailed:
+                self._engine.detail(f"{self._node.name} is {self._formation.state.value}")
+            self._world.announce(self._node)
+        self._arm()
+        return effects
+
+    def _arm(self) -> None:
+        deadline_ms = self._formation.next_deadline()
+        if deadline_ms is None:
+            return
+        moment_us = max(self._node.clock.moment_us(deadline_ms), self._engine.now_us + 1)
+        if self._engine.now_us < self._timer_us <= moment_us:
+            return
+        self._timer_us = moment_us
+
+        def due() -> None:
+            if self._timer_us == moment_us:
+                self._timer_us = 0
+                self.step(TimePassed())
+
+        self._node.at(moment_us, due)
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._node.at(self._engine.now_us + int(delay_s * SECOND), action)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case CallBack(address=address):
+                self._call_back(address)
+            case InviteFounder():
+                self._invitation_hive = self._invitation_hive or self._world.new_hive_id()
+                self._invite(effect, self._invitation_hive)
+            case FormHive(founders=founders):
+                hive_id, self._invitation_hive = self._invitation_hive or self._world.new_hive_id(), ""
+                self.form(hive_id, len(founders))
+            case JoinHive():
+                self._join(effect)
+            case DissolveOwnHive():
+                self._dissolve(effect)
+            case ReportForeignHive():
+                self._world.foreign_seen.add((self._node.name, effect.hive_id))
+                self._engine.note(f"{self._node.name} sees the foreign hive {effect.hive_id[:8]}")
+            case PromiseTo() | RefuseInvitation():
+                pass  # Answered where the invitation came in.
+            case _:
+                assert_never(effect)
+
+    # --- effects ---------------------------------------------------------------------------------------------------
+
+    def _call_back(self, address: str) -> None:
+        def answered(result: Any) -> None:
+            if isinstance(result, Failure):
+                self.step(PeerUnconfirmed(address=address, refused=result.code is Code.NODE_OFFLINE))
+                return
+            self._meet(address, result)
+            if self._is_other_epoch(result.hive_id):
+                self.step(PeerUnconfirmed(address=address, refused=False))
+                return
+            own = self._node.disk.log.hive_id
+            if not result.hive_id or result.hive_id == own or not own:
+                self._node.learn_address(result.record.node_id, result.record.addresses)
+            self.step(confirmed_by(address, result))
+
+        self._node.ask(address, IntroduceAsked(), CALL_DEADLINE_S, answered)
+
+    def _invite(self, effect: InviteFounder, hive_id: str) -> None:
+        peer = effect.node_id
+
+        def answered(result: Any) -> None:
+            if not isinstance(result, Failure):
+                self.step(InvitationAgreed(node_id=peer))
+            elif result.code is Code.WRONG_HIVE:
+                self.step(InvitationRefused(node_id=peer))
+            else:
+                self.step(InvitationUnanswered(node_id=peer))
+
+        asked = InviteAsked(by=self._node.node_id, hive_id=hive_id)
+        self._node.ask(effect.addresses[0], asked, INVITE_DEADLINE_S, answered)
+
+    def form(self, hive_id: str, founders: int) -> None:
+        """Forms a hive with this node as its one voter; the first entry says so, as `LocalNode.be_born` has it."""
+        node = self._node
+        self._engine.note(f"{node.name} forms the hive {hive_id[:8]} with {founders} founders")
+        self._members_expected = 1 + founders if founders else 0
+        birth = ConfChange(add_voters=(node.member_id,))
+        entry = Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=encode_conf_change(birth))
+        write = LogWrite(hard_state=HardState(term=1, vote=None, commit=1), entries=(entry,))
+
+        def born() -> None:
+            replica = node.start_replica(born=True)
+            self._give_birth(replica, lambda: self._formed(replica, hive_id, founders))
+
+        node.disk.submit(Bind(hive_id, write), node.bound(born))
+
+    def _formed(self, replica: Replica, hive_id: str, founders: int) -> None:
+        self.step(HiveFormed(hive_id=hive_id))
+        if founders:
+            wanted = 3 if founders >= 2 else 1
+            end_us = self._engine.now_us + int(FOUNDERS_DEADLINE_S * SECOND)
+
+            def look() -> None:
+                if not self.writes_open and (len(replica.conf.voters) >= wanted or self._engine.now_us >= end_us):
+                    self._open(replica)
+
+            replica.leadership_listeners.append(look)
+            self._later(FOUNDERS_DEADLINE_S, look)
+            look()
+        else:
+            self._open(replica)
+
+    def _open(self, replica: Replica) -> None:
+        self._members_expected = 0
+        self._tell_virginity(replica)
+        self.writes_open = True
+
+    def _give_birth(self, replica: Replica, done: Callable[[], None]) -> None:
+        """The first commands of a hive, as far as they are not done yet; `done` is called when they are."""
+
+        def again() -> None:
+            if not replica.leads:
+                return  # Whoever leads sees to it.
+            if queries.hive(replica.view) is None:
+                self._propose(replica, self._create(), BIRTH_DEADLINE_S, lambda _result: admit())
+            else:
+                admit()
+
+        def admit() -> None:
+            command = AdmitNode(signed_record=encode_record(self._node.signed_record()), rights=NodeRights.VOTER)
+            self._propose(replica, command, BIRTH_DEADLINE_S, admitted)
+
+        def admitted(result: Written) -> None:
+            if isinstance(result, Reply) and not result.refused:
+                done()
+            else:
+                self._later(ANNOUNCE_RETRY_S, again)
+
+        def when_leading() -> None:
+            if replica.leads:
+                again()
+            else:
+                self._later(0.01, when_leading)
+
+        when_leading()
+
+    def _create(self) -> CreateHive:
+        return CreateHive(
+            hive_id=self._node.disk.log.hive_id,
+            supply=SUPPLY,
+            signup_grant=GRANT,
+            grants_per_day_max=GRANTS_PER_DAY,
+        )
+
+    def _propose(self, replica: Replica, command: Any, deadline_s: float, done: Callable[[Written], None]) -> None:
+        deadline_us = self._engine.now_us + int(deadline_s * SECOND)
+        # Listeners speak from inside the replica's own loop, which takes the proposal when it comes round.
+        replica.propose(Write(body=command), deadline_us, done)
+
+    def _join(self, effect: JoinHive) -> None:
+        """Asks one member after the other."""
+        refused = False
+        addresses = list(effect.addresses)
+
+        def try_next() -> None:
+            if not addresses:
+                self.step(JoinFailed(hive_id=effect.hive_id, retry=not refused))
+                return
+            self._ask_to_join(addresses.pop(0), effect.hive_id, answered)
+
+        def answered(result: JoinOffer | Failure) -> None:
+            nonlocal refused
+            if isinstance(result, Failure):
+                refused = refused or result.code is Code.PEER_REJECTED
+                try_next()
+                return
+            self._node.disk.submit(Bind(result.hive_id, None), self._node.bound(lambda: self._joined(result)))
+
+        try_next()
+
+    def _ask_to_join(self, address: str, hive_id: str, done: Callable[[JoinOffer | Failure], None]) -> None:
+        node = self._node
+
+        def introduced(result: Any) -> None:
+            if isinstance(result, Failure):
+                done(result)
+            elif result.hive_id != hive_id:
+                done(Failure(code=Code.WRONG_HIVE, text="the machine at this address is of another hive by now"))
+            else:
+                node.learn_address(result.record.node_id, result.record.addresses)
+                asked = JoinAsked(hive_id=hive_id, record=node.signed_record())
+                node.ask(address, asked, JOIN_DEADLINE_S, done)
+
+        node.ask(address, IntroduceAsked(), JOIN_DEADLINE_S, introduced)
+
+    def _joined(self, offer: JoinOffer) -> None:
+        node = self._node
+        self._engine.note(f"{node.member_id} joins {offer.hive_id[:8]}")
+        node.bound_to, node.bound_address = "", ""
+        node.learn_address(offer.leader.node_id, offer.leader.addresses)
+        records = [open_record(signed, self._world.verify) for signed in offer.members]
+        for record in records:
+            node.learn_address(record.node_id, record.addresses)
+        self.writes_open = True
+        names = [self._world.names[record.node_id] for record in records]
+        leader = self._world.names[offer.leader.node_id]
+        node.search.meet([leader, *names])
+        node.search.leader = leader
+        node.enter(holds_log=offer.voter_rights)
+        self.step(JoinSucceeded(hive_id=offer.hive_id))
+        self._tell_record_again()
+
+    # --- what peers ask --------------------------------------------------------------------------------------------
+
+    def introduction(self) -> Introduction:
+        """What this node answers to whoever calls it."""
+        node, replica = self._node, self._node.replica
+        hive = queries.hive(replica.view) if replica is not None else None
+        leader = self._world.nodes[replica.leader.partition(".")[0]] if replica and replica.leader else None
+        signed = node.signed_record()
+        return Introduction(
+            record=open_record(signed, self._world.verify),
+            signed=signed,
+            hive_id=node.disk.log.hive_id,
+            phase=self.phase,
+            hive_created_ms=hive.created_ms if hive else 0,
+            members=queries.counts(replica.view).nodes if replica is not None else 0,
+            leader=PeerAddress(node_id=leader.node_id, addresses=(leader.address,)) if leader else None,
+            confirmed=self._formation.confirmed(),
+            instance=f"{node.boots}",
+            former_hives=tuple(node.tombstones),
+        )
+
+    def invited(self, asked: InviteAsked, answer: OnAnswer) -> None:
+        """A founder asks; answered at once."""
+        for effect in self.step(Invited(by=asked.by, hive_id=asked.hive_id)):
+            if isinstance(effect, RefuseInvitation):
+                answer(Failure(code=Code.WRONG_HIVE, text=effect.reason))
+                return
+        answer(self._node.signed_record())
+
+    def asked_to_admit(self, asked: JoinAsked, answer: OnAnswer) -> None:
+        """As `LocalPeerHost.accept_join`: the leader asks whether the key lives elsewhere, then lets the node in."""
+        replica = self._node.replica
+        if replica is None or not replica.leads or queries.hive(replica.view) is None:
+            answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
+            return
+        joiner = open_record(asked.record, self._world.verify)
+        known = queries.node(replica.view, joiner.node_id)
+        if known is None or known.kind is not NodeKind.HIVE:
+            self._admit(replica, asked, answer)
+            return
+        admitted = Claim(node_id=known.node_id, incarnation=known.incarnation, addresses=known.addresses)
+        newcomer = Claim(node_id=joiner.node_id, incarnation=joiner.incarnation, addresses=joiner.addresses)
+        self._ask_claims(
+            addresses_to_ask(admitted, newcomer),
+            lambda claims: self._judge(replica, asked, answer, (admitted, newcomer, claims)),
+        )
+
+    def _judge(
+        self, replica: Replica, asked: JoinAsked, answer: OnAnswer, said: tuple[Claim, Claim, list[Claim]]
+    ) -> None:
+        if judge(*said) is TwinVerdict.ALONE:
+            self._admit(replica, asked, answer)
+        elif judge(*said) is TwinVerdict.TWIN:
+            answer(Failure(code=Code.NODE_EXISTS, text="the key of this machine is in use"))
+        else:
+            answer(Failure(code=Code.NODE_OFFLINE, text="it still answers at its old address"))
+
+    def _ask_claims(self, addresses: tuple[str, ...], done: Callable[[list[Claim]], None]) -> None:
+        claims: list[Claim] = []
+        open_calls = len(addresses)
+        if not open_calls:
+            done(claims)
+            return
+
+        def answered(address: str, result: Any) -> None:
+            nonlocal open_calls
+            open_calls -= 1
+            if not isinstance(result, Failure):
+                record = result.record
+                claims.append(
+                    Claim(
+                        node_id=record.node_id,
+                        incarnation=record.incarnation,
+                        addresses=(address,),
+                        instance=result.instance,
+                    )
+                )
+            if not open_calls:
+                done(claims)
+
+        for address in addresses:
+            self._node.ask(address, IntroduceAsked(), ASK_DEADLINE_S, partial(answered, address))
+
+    def _admit(self, replica: Replica, asked: JoinAsked, answer: OnAnswer) -> None:
+        joiner = open_record(asked.record, self._world.verify)
+
+        def agreed(result: Written) -> None:
+            if isinstance(result, Failure):
+                answer(result)
+                return
+            entry = queries.node(replica.view, joiner.node_id)
+            if result.refused or (entry is not None and entry.incarnation != joiner.incarnation):
+                answer(Failure(code=Code.PEER_REJECTED, text=result.message or "the hive knows a later statement"))
+                return
+            leader = PeerAddress(node_id=self._node.node_id, addresses=(self._node.address,))
+            hive_id = self._node.disk.log.hive_id
+            entries = [entry for entry in queries.nodes(replica.view) if entry.kind is NodeKind.HIVE]
+            records = [decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]]
+            answer(JoinOffer(hive_id=hive_id, members=tuple(records), leader=leader, voter_rights=joiner.role.may_vote))
+
+        rights = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
+        command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
+        self._propose(replica, command, ADMIT_DEADLINE_S, agreed)
+
+    # --- as a member -----------------------------------------------------------------------------------------------
+
+    def watch_replica(self, replica: Replica) -> None:
+        """The node became a member."""
+        replica.listeners.append(lambda events: self._applied(replica, events))
+        replica.leadership_listeners.append(lambda: self._leadership_changed(replica))
+
+    def _applied(self, replica: Replica, events: tuple[PoolEvent, ...]) -> None:
+        nodes_changed = False
+        for event in events:
+            match event:
+                case NodeChanged(node_id=node_id):
+                    nodes_changed = True
+                    entry = queries.node(replica.view, NodeId(node_id))
+                    if entry is not None and entry.kind is NodeKind.HIVE:
+                        self._node.learn_address(entry.node_id, entry.addresses)
+                case StateReplaced():
+                    nodes_changed = True
+                    for entry in queries.nodes(replica.view):
+                        if entry.kind is NodeKind.HIVE:
+                            self._node.learn_address(entry.node_id, entry.addresses)
+                    self._look(replica)
+                case NodeRemoved():
+                    nodes_changed = True
+                case HiveDissolved():
+                    self._look(replica)
+                case _:
+                    pass
+        # A hive that has something in it has it for ever, so not every event is a reason to look.
+        if nodes_changed or self._virginity is None or self._virginity[0]:
+            self._tell_virginity(replica)
+
+    def _leadership_changed(self, replica: Replica) -> None:
+        self._tell_record_again()
+        self._tell_virginity(replica)
+
+    def _tell_virginity(self, replica: Replica) -> None:
+        view = replica.view
+        hive = queries.hive(view)
+        if hive is None or self._formation.phase is not PeerPhase.MEMBER:
+            return
+        members = max(queries.counts(view).nodes, self._members_expected)
+        decides = replica.leads and not self._members_expected
+        known = (is_virgin(view), members, decides)
+        if known == self._virginity:
+            return
+        self._virginity = known
+        clock = self._node.clock
+        left_ms = hive.created_ms + PAIRING_MS - clock.wall_ms()
+        self.step(
+            VirginityKnown(
+                virgin=known[0],
+                members=members,
+                hive_created_ms=hive.created_ms,
+                pairing_until_ms=clock.monotonic_ms() + left_ms if decides else None,
+            )
+        )
+
+    def _tell_record_again(self) -> None:
+        """Keeps the hive's entry of this node true: after a start, a change of address, or of the leader."""
+        if not self._telling:
+            self._telling = True
+            self._node.at(self._engine.now_us, self._tell_record)
+
+    def _tell_record(self) -> None:
+        self._telling = False
+        replica = self._node.replica
+        if replica is not None and self._is_told(replica):
+            return
+        if replica is not None and replica.leads:
+            self._give_birth(replica, lambda: None)
+            return
+        leader = self._node.leader_node()
+        if leader is None:
+            self._node.seek_leader()
+            self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
+            return
+
+        def told(result: Any) -> None:
+            # A replica sees in the log that it is told; a light node has the leader's word.
+            if isinstance(result, Failure) or self._node.replica is not None:
+                self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
+
+        asked = JoinAsked(hive_id=self._node.disk.log.hive_id, record=self._node.signed_record())
+        self._node.ask(self._node.address_of(leader), asked, JOIN_DEADLINE_S, told)
+
+    def _is_told(self, replica: Replica) -> bool:
+        entry = queries.node(replica.view, self._node.node_id)
+        return entry is not None and (entry.addresses, entry.incarnation) == (
+            (self._node.address,),
+            self._node.disk.log.incarnation,
+        )
+
+    def moved(self) -> None:
+        """This node's address changed."""
+        self._world.announce(self._node)
+        self._tell_record_again()
+
+    # --- the end of a hive -----------------------------------------------------------------------------------------
+
+    def _dissolve(self, effect: DissolveOwnHive) -> None:
+        replica = self._node.replica
+        if replica is None:
+            self.step(DissolvingFailed())
+            return
+
+        def decided(result: Written) -> None:
+            if isinstance(result, Failure) or result.refused:
+                self.step(DissolvingFailed())
+
+        command = DissolveHive(target_hive_id=effect.target_hive_id, target_addresses=effect.addresses[:ADDRESSES_MAX])
+        # The answer may come at once, and the machine is in the middle of a step.
+        self._node.at(self._engine.now_us, lambda: self._propose(replica, command, DECIDE_DEADLINE_S, decided))
+
+    def _look(self, replica: Replica) -> None:
+        into = dissolved(replica.view)
+        if into is not None:
+            self._leave(into.target_hive_id, into.target_addresses)
+
+    def _meet(self, address: str, intro: Introduction) -> None:
+        """Follows a member of this hive that says that it is no more."""
+        hive_id, replica = self._node.disk.log.hive_id, self._node.replica
+        if not hive_id or hive_id not in intro.former_hives or replica is None:
+            return
+        if queries.node(replica.view, intro.record.node_id) is not None and is_virgin(replica.view):
+            self._leave(intro.hive_id, (address,))
+
+    def _is_other_epoch(self, hive_id: str) -> bool:
+        own = self._node.disk.log.hive_id
+        return "" not in (own, hive_id) and own != hive_id and base_of(own) == base_of(hive_id)
+
+    def _leave(self, target: str, addresses: tuple[str, ...]) -> None:
+        if self.leaving:
+            return
+        self.leaving = True
+        self._engine.note(f"{self._node.name} leaves its hive, which has nothing in it, for {target[:8]}")
+        self._node.bury(addresses)
+        self._world.announce(self._node)
+        self._later(GRACE_S, self._node.start_afresh)
+
+    def _seek(self) -> None:
+        """While no leader is known, asks the members whether the hive is still there."""
+        self._later(SEEK_PAUSE_S, self._seek)
+        replica = self._node.replica
+        if replica is None or self.leaving or replica.leader is not None:
+            return
+        entries = [entry for entry in queries.nodes(replica.view) if entry.kind is NodeKind.HIVE]
+        for entry in entries[:SOUGHT_MAX]:
+            if entry.node_id == self._node.node_id:
+                continue
+            for address in entry.addresses:
+                self._node.ask(address, IntroduceAsked(), SEEK_DEADLINE_S, partial(self._found, address))
+
+    def _found(self, address: str, result: Any) -> None:
+        if not isinstance(result, Failure):
+            self._meet(address, result)
