@@ -7,6 +7,7 @@ from hivenode.pool import queries
 from hivenode.pool.records import TaskState
 from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
+from simulations.node import Node
 from simulations.scenarios.stage import WELL_US, Stage
 
 
@@ -67,9 +68,12 @@ def join_answers_lost(seed: int) -> str:
     not join any more, for nobody led.
     """
     stage = Stage(seed, nodes=5, whole=False)
-    founder, *joiners = stage.world.present()
+    founder = min(stage.world.present(), key=lambda node: node.node_id)
+    joiners = stage.others(founder)
+    # At the moment at which the first of them is in the hive's list, and does not know it yet.
+    stage.until(lambda: _known_to(founder) > 1, "the founder admits somebody", 30 * SECOND, look_us=100)
     stage.cut([founder], joiners, both=False)
-    stage.run(stage.engine.between(2 * SECOND, 8 * SECOND))
+    stage.run(stage.engine.between(1 * SECOND, 6 * SECOND))
     for node in joiners:
         node.crash(power=True)
     stage.run(stage.engine.between(100 * MS, 2 * SECOND))
@@ -77,6 +81,11 @@ def join_answers_lost(seed: int) -> str:
     stage.boot_all()
     stage.until_whole()
     return stage.finish()
+
+
+def _known_to(node: Node) -> int:
+    """How many nodes are in the hive's list as this one has it."""
+    return queries.counts(node.replica.view).nodes if node.replica is not None else 0
 
 
 def worker_reports_late(seed: int) -> str:

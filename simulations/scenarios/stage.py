@@ -59,7 +59,13 @@ class Stage:
         if leader is None or leader.replica is None:
             return False
         conf = leader.replica.status().conf
-        return len(conf.voters) == self._voters and len(conf.members()) == len(self.world.present())
+        # In a joint configuration the founder's death alone would stop the hive.
+        return (
+            len(conf.voters) == self._voters
+            and len(conf.members()) == len(self.world.present())
+            and not conf.is_joint
+            and self.world.is_formed()
+        )
 
     def only_work_is_left(self) -> bool:
         """Whether nothing but work is left to do; replicas that are a moment behind are no trouble."""
