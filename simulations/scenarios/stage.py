@@ -12,7 +12,7 @@ from simulations.node import Node
 from simulations.replica import Replica
 from simulations.run import check_end, settle
 from simulations.workload import Workload
-from simulations.world import Settings, World
+from simulations.world import HEARERS_MAX, Settings, World
 
 LOOK_US: Final = 10 * MS
 WELL_US: Final = 60 * SECOND
@@ -39,7 +39,14 @@ class Stage:
         max_append_bytes: int = 1 << 20,
         whole: bool = True,
     ) -> None:
-        settings = Settings(nodes=nodes, light=light, clients=clients, max_append_bytes=max_append_bytes)
+        settings = Settings(
+            nodes=nodes,
+            light=light,
+            clients=clients,
+            max_append_bytes=max_append_bytes,
+            # So many hear only of some of them, and would form several hives; they are told of the first one.
+            bootstrap=nodes > HEARERS_MAX,
+        )
         self.world: Final = World(seed, settings)
         self.engine: Final = self.world.engine
         self.load: Final = Workload(self.world)
