@@ -101,6 +101,7 @@ class Daemon:
     _door: subprocess.Popen[bytes] | None = None
     _door_folder: Path | None = None
     _node_id: str = ""
+    _dialled: str = ""
     _told: bool = False
     _killed: bool = False
 
@@ -176,10 +177,21 @@ class Daemon:
     @property
     def channel(self) -> grpc.Channel:
         """A channel to this life of the daemon; it is open until the next life begins, so that calls see the death."""
+        if self._channel is not None and self._has_moved():
+            self._close_channel()
         if self._channel is None:
             target = self.api if self.host is None else self._open_door(self.host)
             self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+            self._dialled = self.api
         return self._channel
+
+    def _has_moved(self) -> bool:
+        """Whether the daemon began anew by itself, as when its hive dissolved: with free ports it listens elsewhere then."""
+        try:
+            written = json.loads((self.data_dir / "daemon.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        return bool(written["api_address"] != self._dialled)
 
     def _open_door(self, host: Host) -> str:
         """A Unix socket, which namespaces of the network share, that leads to the daemon's API on its host."""
