@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
+import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from simulations import mutants, picture, scale, scenarios
+from simulations import mutants, picture, scale, scenarios, sweep
 from simulations.checkers.violation import Violation
 from simulations.engine import HOUR, SECOND
 from simulations.marks import Mark, kept
@@ -64,39 +63,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if result.failure else 0
 
 
-def _timed(plan: Plan) -> tuple[Result, float]:
-    began = time.process_time()
-    return run(plan), max(time.process_time() - began, 1e-6)
-
-
-def _results(plans: list[Plan], jobs: int) -> Iterator[tuple[Result, float]]:
-    if jobs == 1:
-        yield from map(_timed, plans)
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        for future in as_completed([pool.submit(_timed, plan) for plan in plans]):
-            yield future.result()
-
-
 def _sweep(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     plans = [_plan(arguments, seed) for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)]
-    failed: list[Result] = []
-    node_hours, events = 0.0, 0
-    for result, elapsed_s in _results(plans, arguments.jobs):
-        _show(result, elapsed_s)
-        node_hours += result.node_hours
-        events += result.events
-        if result.failure:
-            failed.append(result)
-    elapsed_s = time.monotonic() - began
-    print(
-        f"{len(plans)} runs, {len(failed)} failed, {node_hours:.1f} node-hours in {elapsed_s:.0f} s, "
-        f"{events / elapsed_s:,.0f} events/s, {node_hours / elapsed_s:.3f} node-hours/s"
-    )
-    for result in sorted(failed, key=lambda result: result.plan.seed):
-        print(f"  again: {result.plan.command()}")
-    return 1 if failed else 0
+    total = sweep.Total()
+    for result, processor_s in sweep.results(plans, arguments.jobs):
+        _show(result, processor_s)
+        total.add(result, processor_s)
+    print(total.summary(time.monotonic() - began))
+    return 1 if total.failed else 0
 
 
 def _scenario(arguments: argparse.Namespace) -> int:
@@ -169,11 +144,11 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--seed", type=int, required=True)
         one.add_argument("--trace", help="a file for every line, those of each message too")
         one.set_defaults(call=_run)
-    sweep = commands.add_parser("sweep", parents=[common], help="many runs")
-    sweep.add_argument("--seeds", type=int, default=10)
-    sweep.add_argument("--first-seed", type=int, default=1)
-    sweep.add_argument("--jobs", type=int, default=1)
-    sweep.set_defaults(call=_sweep)
+    many = commands.add_parser("sweep", parents=[common], help="many runs, on all cores")
+    many.add_argument("--seeds", type=int, default=10)
+    many.add_argument("--first-seed", type=int, default=1)
+    many.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    many.set_defaults(call=_sweep)
     scenario = commands.add_parser("scenario", parents=[drawing], help="one scenario, or all")
     scenario.add_argument("name", choices=[*sorted(scenarios.ALL), "all"])
     scenario.add_argument("--seed", type=int, default=1)
@@ -192,9 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    # A run makes few cycles and many objects that live long; looking for garbage less often saves a tenth of the time.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    sweep.spare_garbage()
     status: int = arguments.call(arguments)
     return status
 

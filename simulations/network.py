@@ -79,7 +79,7 @@ class Network:
 
     def delay_us(self) -> int:
         rng = self._engine.rng
-        low, high = self.weather.late_us if rng.randrange(1_000) < self.weather.late else DELAY_US
+        low, high = self.weather.late_us if rng.random() * 1_000 < self.weather.late else DELAY_US
         return low + int(rng.random() * (high - low))
 
     def send(self, source: str, target: str, payload: Any, *, once: bool = False) -> None:

@@ -15,7 +15,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never, get_args
 
 from hivenode.consensus import (
     MemberId,
@@ -75,6 +75,7 @@ ANNOUNCE_US: Final = 60 * SECOND
 """Discovery names everybody again so often, as multicast DNS does before its records run out."""
 PERSON_US: Final = 30 * SECOND
 """Until somebody has read why the voters stopped."""
+_CONSENSUS: Final = frozenset(get_args(Message))
 BACKLOG_MAX: Final = 20_000
 """What waits in the socket buffers of a process that stands still; more is lost."""
 
@@ -386,6 +387,12 @@ class Node:
             self._break_down(error)
 
     def _take(self, source: str, payload: Any) -> None:
+        # Nearly all that goes over the wires is the core's, so it does not go through the list of all else.
+        if type(payload) in _CONSENSUS:
+            replica = self.replica
+            if replica is not None and payload.to == replica.member_id:
+                replica.receive(payload)
+            return
         match payload:
             case Forward():
                 self._serve_forward(source, payload)
@@ -423,9 +430,7 @@ class Node:
                 if self.digests is not None:
                     self.digests.judged(payload)
             case _:
-                replica = self.replica
-                if replica is not None and payload.to == replica.member_id:
-                    replica.receive(payload)
+                raise TypeError(f"{type(payload).__name__} goes over no wire")
 
     def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
         """A bit may flip on the way from the wire to the file."""

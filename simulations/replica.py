@@ -146,7 +146,7 @@ class Replica:
         self.fetcher: Final = SnapshotFetcher(node, self._deliver_snapshot, self._snapshot_failed)
         self.digest_listeners: list[Callable[[int, bytes], None]] = []
         self._rounds = 0
-        self._timer_us = 0
+        self._timer_us, self._timer_ms = 0, 0
         self.listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self.leadership_listeners: list[Callable[[], None]] = []
 
@@ -231,6 +231,8 @@ class Replica:
             if self._writing is None and self._disk.log.snapshot_wanted and not self._copying:
                 self._make_snapshot()
             raw.tick(clock.monotonic_ms())
+            if self._messages:
+                self._take_messages()
             self._take_inbox()
             if self._writing is not None:
                 self._go_on_meanwhile(self._writing)
@@ -260,12 +262,12 @@ class Replica:
             deadline_ms = min(deadline_ms, self._copies.deadline_ms)
         if self._node.clock.monotonic_ms() < self._stalls_at_ms:
             deadline_ms = min(deadline_ms, self._stalls_at_ms)
-        if deadline_ms >= NEVER_MS:
+        # Most messages move no deadline, or a later one; the timer that is out looks again then.
+        armed = self._timer_us > self._engine.now_us
+        if deadline_ms >= NEVER_MS or (armed and self._timer_ms <= deadline_ms):
             return
         moment_us = max(self._node.clock.moment_us(deadline_ms), self._engine.now_us)
-        if self._timer_us > self._engine.now_us and self._timer_us <= moment_us:
-            return
-        self._timer_us = moment_us
+        self._timer_us, self._timer_ms = moment_us, deadline_ms
         self._node.at(moment_us, lambda: self._timer(moment_us))
 
     def _timer(self, moment_us: int) -> None:
@@ -273,22 +275,24 @@ class Replica:
             self._timer_us = 0
             self.wake()
 
+    def _take_messages(self) -> None:
+        now_ms = self._node.clock.monotonic_ms()
+        heard = self._copies.heard if self.leads else None
+        while self._messages:
+            message = self._messages.popleft()
+            if heard is not None:
+                heard(message.from_, now_ms)
+            self.raw.step(message)
+
     def _take_inbox(self) -> None:
-        if self._messages:
-            now_ms = self._node.clock.monotonic_ms()
-            heard = self._copies.heard if self.leads else None
-            while self._messages:
-                message = self._messages.popleft()
-                if heard is not None:
-                    heard(message.from_, now_ms)
-                self.raw.step(message)
         if self._copies.deadline_ms is not None:
             self._copies.release(self.raw.status(), self._node.clock.monotonic_ms())
-        for member in self._lost:
-            if member == self.leader:
-                self.raw.leader_lost()
-            self.raw.report_unreachable(member)
-        self._lost.clear()
+        if self._lost:
+            for member in self._lost:
+                if member == self.leader:
+                    self.raw.leader_lost()
+                self.raw.report_unreachable(member)
+            self._lost.clear()
         while self._proposals:
             self._append(self._proposals.popleft())
         if self._reads:
@@ -320,7 +324,7 @@ class Replica:
         except HiveError as error:
             proposal.settle(Failure(code=error.code, text=error.message))
             return
-        proposal.term = self.raw.status().term
+        proposal.term = self.raw.term
         self._agreeing[proposal.index] = proposal
 
     def _ask_core(self, reads: list[_ReadCall]) -> None:

@@ -33,6 +33,8 @@ BANKERS: Final = 4
 """Users whose accounts only transfers touch, so that their balances are a history of their own."""
 TASKERS: Final = 2
 OPEN_TASKS_MAX: Final = 6
+QUIET_TURNS_PER_MILLE: Final = 50
+"""How many of its turns a client takes when the tide is out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +163,15 @@ class _Client:
         self.engine: Final = workload.engine
         self.number: Final = number
 
-    def think(self) -> Sleep:
-        return Sleep(self.engine.between(*self.load.world.settings.think_us))
+    def think(self) -> Life:
+        """Waits until the client wants the next thing; in quiet times it lets most of its turns pass."""
+        settings = self.load.world.settings
+        busy_us, quiet_us = settings.tide_us
+        while True:
+            yield Sleep(self.engine.between(*settings.think_us))
+            busy = not quiet_us or self.engine.now_us % (busy_us + quiet_us) < busy_us
+            if busy or self.load.stopping or self.engine.chance(QUIET_TURNS_PER_MILLE):
+                return
 
     def _some_node(self) -> Node:
         nodes = self.load.world.present()
@@ -238,7 +247,7 @@ class Banker(_Client):
         user = f"banker{self.number % BANKERS}"
         session = yield from self.settle_in(user)
         while not self.load.stopping:
-            yield self.think()
+            yield from self.think()
             if self.engine.chance(450):
                 yield from self.read("balance", user, lambda view: queries.balance(view, user))
                 continue
@@ -260,7 +269,7 @@ class Tasker(_Client):
         mine: list[str] = []
         count = 0
         while not self.load.stopping:
-            yield self.think()
+            yield from self.think()
             chosen = mine[self.engine.rng.randrange(len(mine))] if mine else ""
             if chosen and self.engine.chance(100):
                 done = self._new("stop", user, task_id=chosen)

@@ -17,7 +17,7 @@ from hivenode.runtime.stores import CompactionBounds
 from simulations.calls import Announced
 from simulations.checkers.violation import demand
 from simulations.checkers.watch import Watch
-from simulations.engine import MS, SECOND, Engine
+from simulations.engine import MINUTE, MS, SECOND, Engine
 from simulations.network import Network, Weather
 from simulations.node import Node, verify
 
@@ -44,6 +44,8 @@ class Settings:
     """Ended tasks are swept after this much of agreed time."""
     think_us: tuple[int, int] = (200 * MS, 6 * SECOND)
     """How long a client waits before it wants the next thing."""
+    tide_us: tuple[int, int] = (0, 0)
+    """For how long clients are busy, and for how long quiet after that, again and again; (0, 0) for always busy."""
     fault_every_us: tuple[int, int] = (4 * SECOND, 40 * SECOND)
     down_us: tuple[int, int] = (200 * MS, 30 * SECOND)
     """How long a fault lasts."""
@@ -93,6 +95,8 @@ def moody(seed: int, nodes: int) -> Settings:
         nodes=nodes,
         clients=rng.choice([6, 9, 15]),
         think_us=rng.choice([(200 * MS, 6 * SECOND), (50 * MS, 3 * SECOND)]),
+        # Crowds come and go; the faults stay, also for a hive in which little happens.
+        tide_us=(6 * MINUTE, 14 * MINUTE),
         fault_every_us=fault_every_us,
         down_us=down_us,
         weather=Weather(loss=rng.choice([0, 0, 10, 50]), duplicate=rng.choice([0, 20]), late=late, late_us=late_us),

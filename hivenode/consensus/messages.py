@@ -288,15 +288,17 @@ def is_well_formed(message: Message) -> bool:
     match message:
         case AppendRequest():
             return _append_is_well_formed(message)
+        case AppendResponse():
+            return message.index >= 0 and message.hint_index >= 0 and message.hint_term >= 0
+        case Heartbeat():
+            return message.commit >= 0
+        case HeartbeatResponse():
+            return True
         case VoteRequest():
             return (
                 0 <= message.last_term <= message.term and 0 <= message.last_index < _NUMBER_END and message.commit >= 0
             )
         case VoteResponse():
-            return message.commit >= 0
-        case AppendResponse():
-            return message.index >= 0 and message.hint_index >= 0 and message.hint_term >= 0
-        case Heartbeat():
             return message.commit >= 0
         case SnapshotOffer():
             meta = message.snapshot.meta

@@ -143,17 +143,18 @@ class Raft:
 
     def _dispatch(self, message: Message) -> None:
         state = self.state
+        # What comes all the time is looked for first.
         match message:
+            case AppendRequest() | Heartbeat() | SnapshotOffer():
+                self._step_from_leader(message)
+            case AppendResponse() | HeartbeatResponse() | SnapshotStatus() | ReadIndexRequest():
+                self._step_to_leader(message)
             case VoteRequest():
                 election.handle_vote_request(state, message)
             case VoteResponse():
                 # A granted pre-vote of this very term answers an earlier question.
                 if not (message.pre_vote and message.granted):
                     election.handle_vote_response(state, message)
-            case AppendRequest() | Heartbeat() | SnapshotOffer():
-                self._step_from_leader(message)
-            case AppendResponse() | HeartbeatResponse() | SnapshotStatus() | ReadIndexRequest():
-                self._step_to_leader(message)
             case TimeoutNow():
                 if message.from_ == state.leader:
                     election.campaign(state, transfer=True)
