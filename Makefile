@@ -41,3 +41,6 @@ stubs: setup ## make hivenode/pb from protos/
 
 bench: setup-bench ## measure three nodes on this machine, beside etcd
 	@$(BIN)/python -m tests.bench
+
+sweep: setup ## a thousand node-hours of hives under all faults in virtual time, on all cores
+	@$(BIN)/python -m simulations sweep --nodes 5 --seeds 400 --hours 0.5 --faults all

@@ -199,7 +199,12 @@ class Faults:
         for node in self.world.present():
             if not node.tainted or self.world.has_shown(node):
                 self._doubted_us.pop(node.name, None)
-            elif not node.broken and now_us - self._doubted_us.setdefault(node.name, now_us) >= DOUBT_US:
+            elif (
+                not node.broken
+                and now_us - self._doubted_us.setdefault(node.name, now_us) >= DOUBT_US
+                # The others may miss one already, and a second would take the hive's majority for good.
+                and self._can_lose(node)
+            ):
                 node.break_off("its owner finds that its memory went wrong")
             if node.broken and self._can_lose(node):
                 node.wipe()
@@ -208,13 +213,13 @@ class Faults:
     def _can_lose(self, node: Node) -> bool:
         """Whether a majority of the voters has the whole log without this machine's disk."""
         leader = self.world.leader()
-        if leader is None or leader.replica is None or leader is node:
+        if leader is None or leader.replica is None:
             return False
         status = leader.replica.status()
         having = {
             other.member_id
             for other in self.world.alive()
-            if other.disk.log.last_index() >= status.last_index and not other.disk.log.damaged
+            if other is not node and other.disk.log.last_index() >= status.last_index and not other.disk.log.damaged
         }
         return not status.conf.is_joint and 2 * len(status.conf.voters & having) > len(status.conf.voters)
 
