@@ -8,6 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from simulations import mutants, picture, scale, scenarios, sweep
@@ -98,15 +100,19 @@ def _first_line(name: str) -> str:
 
 
 def _teeth(arguments: argparse.Namespace) -> int:
-    names = sorted(mutants.ALL) if arguments.name == "all" else [arguments.name]
+    names = list(mutants.ALL) if arguments.name == "all" else [arguments.name]
     missed = 0
-    for name in names:
-        began = time.monotonic()
-        found = mutants.bite(name, seeds_max=arguments.seeds)
-        missed += not found.seeds
-        seeds = f"seed {found.seeds}" if found.seeds else f"not in {arguments.seeds}"
-        elapsed_s = time.monotonic() - began
-        print(f"{name:28} {seeds:10} {elapsed_s:6.1f} s  {found.where}: {found.failure[:120]}", flush=True)
+    print(f"{'bug':32} {'seeds':>5} {'CPU s':>7}  found by")
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        # In the order in which they stand, whichever is found first.
+        for found in pool.map(partial(mutants.bite, seeds_max=arguments.seeds), names):
+            missed += not found.seeds
+            seeds = str(found.seeds) if found.seeds else f">{arguments.seeds}"
+            by = f"{found.where}: {found.failure[:120]}" if found.seeds else "nothing"
+            print(f"{found.name:32} {seeds:>5} {found.cpu_s:7.1f}  {by}", flush=True)
+            if found.broke:
+                print(f"{'':47} besides, {found.broke[:120]}", flush=True)
+    print(f"{len(names)} bugs, {missed} not found; at most {arguments.seeds} seeds each")
     return 1 if missed else 0
 
 
@@ -156,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     teeth = commands.add_parser("teeth", help="bugs put in on purpose, and how many seeds it takes to find each")
     teeth.add_argument("name", nargs="?", default="all", choices=[*sorted(mutants.ALL), "all"])
     teeth.add_argument("--seeds", type=int, default=mutants.SEEDS_MAX)
+    teeth.add_argument("--jobs", type=int, default=2)
     teeth.set_defaults(call=_teeth)
     large = commands.add_parser("scale", help="hives of many machines, and what a node of them costs")
     large.add_argument("nodes", nargs="*", type=int, default=list(scale.SIZES))

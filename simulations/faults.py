@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from hivenode.encoding.records import encode_record
 from hivenode.ledger import chain
 from hivenode.pool import keys, queries
-from hivenode.pool.commands import RemoveNode
-from simulations.calls import Write
+from hivenode.pool.commands import AdmitNode, RemoveNode
+from hivenode.pool.records import NodeRights
+from simulations.calls import JoinAsked, PeerCall, Write
 from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Weather
@@ -80,6 +82,7 @@ class Faults:
             "transfer": self._transfer,
             "flipstate": self._flip_state,
             "fliplog": self._flip_log,
+            "forge": self._forge,
             "wipe": self._wipe,
             "join": self._join,
             "leave": self._leave,
@@ -341,6 +344,22 @@ class Faults:
         node.clock.jump(by_ms)
         # Somebody notices and sets it right again.
         self._later(lambda: node.clock.jump(-by_ms))
+
+    def _forge(self) -> None:
+        """Somebody on the network asks for admission as a machine whose key it has not."""
+        nodes = self.world.present()
+        victim, asked = self._any(), nodes[self._engine.rng.randrange(len(nodes))]
+        if victim is not None:
+            record = replace(victim.signed_record(later=True), signature=bytes(64))
+            forged = JoinAsked(hive_id=asked.disk.log.hive_id, record=record)
+            call = PeerCall(call=0, address=asked.address, body=forged)
+            self.world.network.send(victim.name, asked.name, call, once=True)
+            leader = self.world.leader()
+            if leader is not None and leader.replica is not None:
+                # A member that lies to its hive: it has the log take what it should have refused.
+                command = AdmitNode(signed_record=encode_record(record), rights=NodeRights.VOTER)
+                deadline_us = self._engine.now_us + LEAVE_LOOK_US
+                leader.replica.propose(Write(body=command), deadline_us, lambda _result: None)
 
     # --- the configuration -----------------------------------------------------------------------------------------
 

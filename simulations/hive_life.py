@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, encode_conf_change
+from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.recovery import base_of
@@ -381,7 +382,11 @@ class HiveLife:
         if replica is None or not replica.leads or queries.hive(replica.view) is None:
             answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
             return
-        joiner = open_record(asked.record, self._world.verify)
+        try:
+            joiner = open_record(asked.record, self._world.verify)
+        except DecodeError:
+            answer(Failure(code=Code.PEER_REJECTED, text="the node record is not valid"))
+            return
         known = queries.node(replica.view, joiner.node_id)
         if known is None or known.kind is not NodeKind.HIVE:
             self._admit(replica, asked, answer)

@@ -6,8 +6,9 @@ seed finds says that the faults are too tame or a checker is blind.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,22 +19,25 @@ from hivenode.consensus.messages import AppendRequest, VoteRequest
 from hivenode.consensus.progress import Progress
 from hivenode.consensus.quorum import committed_index
 from hivenode.consensus.state import RaftState
-from hivenode.errors import HiveError, InvariantError
+from hivenode.encoding.node_record import NodeRecord, SignedNodeRecord, Verify, open_record
+from hivenode.errors import InvariantError
 from hivenode.ledger import chain
 from hivenode.ledger.accounts import TREASURY, user_account
 from hivenode.ledger.entries import EntryKind
 from hivenode.membership.suspicion import Suspicion
-from hivenode.pool import attempts, keys, requests, tasks, users
+from hivenode.pool import attempts, keys, nodes, requests, tasks, users
 from hivenode.pool.commands import EndAttempt, LoseAttempt, StartAttempt
 from hivenode.pool.context import Context
-from hivenode.pool.records import TaskRecord
-from hivenode.runtime.stores import LogWrite
-from simulations import scenarios
+from hivenode.pool.records import TaskRecord, TaskState
+from hivenode.runtime.stores import LogWrite, MadeSnapshot
+from simulations import digests, hive_life, scenarios
+from simulations.checkers.linearizable import UndecidedError
 from simulations.checkers.violation import Violation
-from simulations.disk import LogDisk, StateDisk
+from simulations.disk import LogDisk, StateDisk, StateImage
 from simulations.engine import HOUR
 from simulations.replica import Replica
 from simulations.run import Plan, run
+from simulations.snapshots import SnapshotDisk
 
 SEEDS_MAX: Final = 40
 """So many seeds are tried for one mutant."""
@@ -88,6 +92,20 @@ def votes_twice() -> Any:
 def votes_for_short_logs() -> Any:
     """A candidate's log is not looked at (paper §5.4.1)."""
     return _replaced(RaftLog, "is_up_to_date", lambda self, last_index, last_term: True)
+
+
+def pre_vote_skipped() -> Any:
+    """A member stands for election without asking whether it could win one (thesis §9.6)."""
+
+    def hasty(state: RaftState, *, transfer: bool = False) -> None:
+        if state.is_leader:
+            return
+        if not state.can_campaign or state.log.has_unapplied_conf_change():
+            state.reset_election_timer()
+            return
+        election._stand(state, transfer=transfer)
+
+    return _replaced(election, "campaign", hasty)
 
 
 def commits_older_terms() -> Any:
@@ -196,6 +214,46 @@ def conf_change_twice() -> Any:
     return _replaced(StateDisk, "commit", behind)
 
 
+def snapshot_without_configuration() -> Any:
+    """A snapshot holds the agreed state and not who was a member."""
+    make = SnapshotDisk.make
+
+    def bare(self: SnapshotDisk, image: StateImage) -> MadeSnapshot:
+        return make(self, StateImage(image.rows, replace(image.mark, conf=ConfState())))
+
+    return _replaced(SnapshotDisk, "make", bare)
+
+
+def digest_not_checked() -> Any:
+    """A member whose state differs from the others' goes on."""
+    return _replaced(digests, "broken_by", lambda report, verdict: "")
+
+
+def unsigned_record_accepted() -> Any:
+    """Whoever shows a node's record is admitted as that node, whether it signed it or not."""
+
+    def trusting(signed: SignedNodeRecord, verify: Verify) -> NodeRecord:
+        return open_record(signed, lambda _key, _message, _signature: True)
+
+    stack = ExitStack()
+    stack.enter_context(_replaced(nodes, "open_record", trusting))
+    stack.enter_context(_replaced(hive_life, "open_record", trusting))
+    return stack
+
+
+def attempt_number_reused() -> Any:
+    """A task that was lost with its worker gets the same attempt number again."""
+    give_up = tasks.give_up_attempt
+
+    def forgetful(ctx: Context, task: TaskRecord, reason: str, *, revoke: bool) -> None:
+        give_up(ctx, task, reason, revoke=revoke)
+        after = tasks.find_task(ctx.view, task.user, task.task_id)
+        if after is not None and after.state is TaskState.PENDING:
+            tasks.save(ctx, after, replace(after, attempt=after.attempt - 1))
+
+    return _replaced(attempts, "give_up_attempt", forgetful)
+
+
 def request_done_again() -> Any:
     """A repeated request is not recognised."""
     return _replaced(requests, "recall", lambda view, envelope, command, now_ms: None)
@@ -285,6 +343,7 @@ ALL: Final[dict[str, Mutant]] = {
         term_not_persisted,
         votes_twice,
         votes_for_short_logs,
+        pre_vote_skipped,
         commits_older_terms,
         acknowledges_before_fsync,
         leader_counts_unwritten,
@@ -295,6 +354,10 @@ ALL: Final[dict[str, Mutant]] = {
         one_half_of_joint,
         conf_change_lost,
         conf_change_twice,
+        snapshot_without_configuration,
+        digest_not_checked,
+        unsigned_record_accepted,
+        attempt_number_reused,
         request_done_again,
         rewarded_twice,
         stale_attempt_taken,
@@ -309,28 +372,46 @@ ALL: Final[dict[str, Mutant]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bite:
-    """How soon a mutant was found: after so many seeds, where and by what; `seeds` is 0 when none found it."""
+    """How soon a mutant was found: after so many seeds, where and by what; `seeds` is 0 when none found it.
+
+    Args:
+        broke: what else than a checker or an invariant ended a run or a scenario; that finds nothing, it is a fault of the
+            mutant or of the simulator.
+    """
 
     name: str
     seeds: int
     where: str
     failure: str
+    cpu_s: float
+    broke: str = ""
 
 
 def bite(name: str, *, first_seed: int = 1, seeds_max: int = SEEDS_MAX, hours: float = HOURS, nodes: int = 5) -> Bite:
     """Runs seeds with one bug, each as a random run and in all scenarios, until something fails."""
+    began_s, broke = time.process_time(), ""
     with ALL[name]():
         for number in range(seeds_max):
-            seed = first_seed + number
-            result = run(Plan(seed=seed, nodes=nodes, duration_us=int(hours * HOUR), faults="all"))
-            if result.failure:
-                return Bite(name=name, seeds=number + 1, where="run", failure=_last_line(result.failure))
-            for scenario in scenarios.ALL.values():
-                try:
-                    scenario(seed)
-                except (Violation, InvariantError, HiveError) as error:
-                    return Bite(name=name, seeds=number + 1, where=scenario.__name__, failure=_last_line(str(error)))
-    return Bite(name=name, seeds=0, where="", failure="")
+            for where, failure, found in _failures(first_seed + number, hours, nodes):
+                if found:
+                    cpu_s = time.process_time() - began_s
+                    return Bite(name=name, seeds=number + 1, where=where, failure=failure, cpu_s=cpu_s, broke=broke)
+                broke = broke or f"{where}: {failure}"
+    return Bite(name=name, seeds=0, where="", failure="", cpu_s=time.process_time() - began_s, broke=broke)
+
+
+def _failures(seed: int, hours: float, nodes: int) -> Iterator[tuple[str, str, bool]]:
+    """Where a seed fails, by what, and whether a checker or an invariant says so."""
+    result = run(Plan(seed=seed, nodes=nodes, duration_us=int(hours * HOUR), faults="all"))
+    if result.failure:
+        yield "run", _last_line(result.failure), not result.broke
+    for scenario in scenarios.ALL.values():
+        try:
+            scenario(seed)
+        except (Violation, InvariantError, UndecidedError) as error:
+            yield scenario.__name__, _last_line(str(error)), True
+        except Exception as error:
+            yield scenario.__name__, _last_line(f"{type(error).__name__}: {error}"), False
 
 
 def _last_line(text: str) -> str:

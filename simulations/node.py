@@ -61,6 +61,7 @@ from simulations.leader_search import LeaderSearch
 from simulations.marks import Kind
 from simulations.network import Stream
 from simulations.replica import Replica
+from simulations.signatures import signature_of
 from simulations.snapshots import SnapshotDisk, serve_pieces
 from simulations.steward import Steward
 from simulations.worker import Worker
@@ -78,16 +79,6 @@ PERSON_US: Final = 30 * SECOND
 _CONSENSUS: Final = frozenset(get_args(Message))
 BACKLOG_MAX: Final = 20_000
 """What waits in the socket buffers of a process that stands still; more is lost."""
-
-
-def signature_of(public_key: bytes, message: bytes) -> bytes:
-    """Stands for a signature: the machines only ever ask whether one holds."""
-    digest = hashlib.sha256(public_key + message).digest()
-    return digest + digest
-
-
-def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    return signature == signature_of(public_key, message)
 
 
 class Node:
@@ -648,8 +639,8 @@ class Node:
         known = self._known.get(name)
         return known is None or known == self.world.nodes[name].address
 
-    def signed_record(self) -> SignedNodeRecord:
-        """What this node says of itself now; a later one has a greater sequence."""
+    def signed_record(self, *, later: bool = False) -> SignedNodeRecord:
+        """What this node says of itself now, or `later`, after its next start; a later one has a greater sequence."""
         record = NodeRecord(
             node_id=self.node_id,
             public_key=self.public_key,
@@ -657,7 +648,7 @@ class Node:
             role=self.role,
             addresses=(self.address,),
             capabilities=self.capabilities,
-            sequence=self.clock.wall_ms(),
+            sequence=self.clock.wall_ms() + later,
             expires_ms=NEVER_EXPIRES_MS,
             version="0.1.0",
             certificate_sha256=bytes(32),

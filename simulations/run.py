@@ -44,6 +44,8 @@ class Result:
 
     plan: Plan
     failure: str
+    broke: bool
+    """Whether it was no checker and no invariant that failed, but a machine or the simulator."""
     last_lines: tuple[str, ...]
     digest: str
     virtual_us: int
@@ -76,7 +78,7 @@ def run(plan: Plan, trace: TextIO | None = None) -> Result:
     world = World(plan.seed, settings, trace)
     workload = Workload(world)
     faults = Faults(world, plan.faults)
-    failure, checked, settled_us = "", 0, 0
+    failure, broke, checked, settled_us = "", False, 0, 0
     try:
         world.start()
         form(world, faults)
@@ -92,11 +94,12 @@ def run(plan: Plan, trace: TextIO | None = None) -> Result:
         failure = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
     except Exception:
         # Whatever else a machine raises is a fault of it or of the simulator; the run is lost and says where.
-        failure = traceback.format_exc()
+        failure, broke = traceback.format_exc(), True
     consensus = world.checks.consensus
     return Result(
         plan=plan,
         failure=failure,
+        broke=broke,
         last_lines=tuple(world.engine.recent),
         digest=world.engine.digest(),
         virtual_us=world.engine.now_us,

@@ -19,7 +19,8 @@ from simulations.checkers.violation import demand
 from simulations.checkers.watch import Watch
 from simulations.engine import MINUTE, MS, SECOND, Engine
 from simulations.network import Network, Weather
-from simulations.node import Node, verify
+from simulations.node import Node
+from simulations.signatures import verify
 
 REFUSED_US: Final = (500, 5 * MS)
 """A reset, a redial and its refusal on a LAN."""

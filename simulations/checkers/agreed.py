@@ -8,6 +8,7 @@
 | a request key moves money or makes a task at most once | at every first application |
 | one accepted end a task that was not given up | at every first application |
 | a worker's attempt is ordered only if it was agreed | when a worker takes it |
+| a node is admitted by a record that its own key signed | at every first application |
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hivenode.consensus import ConfState, Entry, EntryKind
+from hivenode.encoding.node_record import RECORD_DOMAIN, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record
 from hivenode.encoding.state_view import StateView
 from hivenode.errors import InvariantError
 from hivenode.pool import invariants, queries
-from hivenode.pool.commands import COMMANDS, AssignTask, EndAttempt, Envelope, Reply
+from hivenode.pool.commands import COMMANDS, AdmitNode, AssignTask, EndAttempt, Envelope, Reply
 from hivenode.pool.records import TaskState
 from hivenode.runtime.ports import AttemptKey
 from simulations.checkers.violation import Violation, demand
+from simulations.signatures import signature_of
 from simulations.views import MemoryView
 
 DIGEST_EVERY: Final = 1_024
@@ -136,6 +139,14 @@ class AgreedChecker:
             demand(task.attempt == command.attempt, f"an end of attempt {command.attempt} ended {task}")
             ended = self._ended.setdefault((command.user, command.task_id, task.submitted_ms), command.attempt)
             demand(ended == command.attempt, f"the task {command.user}/{command.task_id} has two accepted results")
+        elif isinstance(command, AdmitNode):
+            signed = decode_record(SignedNodeRecord, command.signed_record)
+            # The signature is looked at here, not where the record is opened: that may be what is wrong.
+            record = open_record(signed, lambda _key, _message, _signature: True)
+            demand(
+                signed.signature == signature_of(record.public_key, RECORD_DOMAIN + signed.record),
+                f"{record.node_id} was admitted by a record that its key did not sign",
+            )
 
     def ordered(self, name: str, key: AttemptKey) -> None:
         """A worker was told to run an attempt."""

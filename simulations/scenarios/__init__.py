@@ -28,6 +28,8 @@ from simulations.scenarios.members import (
     change_under_partition,
     join_answers_lost,
     join_takes_a_moment,
+    joint_change_behind_a_cut,
+    worker_gone_for_good,
     worker_reports_late,
 )
 
@@ -51,6 +53,8 @@ ALL: Final[dict[str, Scenario]] = {
         change_under_partition,
         join_takes_a_moment,
         join_answers_lost,
+        joint_change_behind_a_cut,
+        worker_gone_for_good,
         worker_reports_late,
     )
 }

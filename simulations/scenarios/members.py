@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hivenode.consensus import ConfChange
 from hivenode.encoding.node_record import NodeId
 from hivenode.pool import queries
 from hivenode.pool.records import TaskState
+from simulations.calls import Write
 from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
 from simulations.node import Node
@@ -57,6 +59,44 @@ def join_takes_a_moment(seed: int) -> str:
             node.crash(power=True)
             node.boot()
             stage.until(is_in, f"{node.name} has the log again", 10 * SECOND)
+    return stage.finish()
+
+
+def joint_change_behind_a_cut(seed: int) -> str:
+    """Voters are added while the old ones are cut off: what only the new half has is not agreed (thesis §4.3)."""
+    stage = Stage(seed, nodes=5)
+    for _ in range(3):
+        stage.until(lambda: len(stage.voters()) == 2, "three vote", 2 * WELL_US)
+        leader, old = stage.leader(), stage.voters()
+        coming = [node for node in stage.others(leader) if node not in old]
+        stage.cut(old, [leader, *coming])
+        body = ConfChange(add_voters=tuple(node.member_id for node in coming))
+        stage.replica(leader).propose(Write(body=body), stage.engine.now_us + SECOND, lambda _result: None)
+        commits = stage.commits
+        stage.run(1 * SECOND)
+        demand(stage.commits == commits, "an entry is agreed that the old voters never saw")
+        stage.until_other_leads(leader, 20 * SECOND)
+        stage.mend()
+        stage.run(5 * SECOND)
+    return stage.finish()
+
+
+def worker_gone_for_good(seed: int) -> str:
+    """A machine with running tasks loses power and stays away: within 15 s they run elsewhere, and none is waited for."""
+    stage = Stage(seed, nodes=5, clients=12)
+    for _ in range(4):
+        stage.until(lambda: _busy_worker(stage) != "", "a worker is busy", 120 * SECOND)
+        node = stage.world.nodes[_busy_worker(stage)]
+        node.crash(power=True)
+
+        def is_rid_of_it(node_id: NodeId = node.node_id) -> bool:
+            leader = stage.world.leader()
+            view = leader.replica.view if leader is not None and leader.replica is not None else None
+            return view is not None and not queries.open_attempts_of(view, node_id)
+
+        stage.until(is_rid_of_it, "the attempts of a dead machine are given up", 15 * SECOND)
+        node.boot()
+        stage.run(5 * SECOND)
     return stage.finish()
 
 
