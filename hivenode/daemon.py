@@ -211,7 +211,7 @@ class Daemon:
             peers=self._peers,
         )
         self._peers.on_peer_connected = self._host.peer_connected
-        self._peers.on_peer_unreached = self._local.peer_lost
+        self._peers.on_peer_unreached = self._local.forget_leader
         self._peers.on_peer_lost = self._host.peer_lost
         self._local.on_replica(self._coordinate)
 

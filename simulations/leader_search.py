@@ -1,6 +1,6 @@
 """A light node's way to the leader: it asks other machines who leads, some at once, first those that knew it before.
 
-It does what `hivenode.runtime.local` does for a node without the log. Discovery tells it every machine's address, and what
+It does what `hivenode.runtime.leader_search` does. Discovery tells it every machine's address, and what
 it learned outlives its process, but for who leads: that is forgotten as soon as that one does not serve.
 """
 
@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from hivenode.runtime.leader_search import ASKED_AT_ONCE, INTRODUCE_DEADLINE_S
+from hivenode.runtime.local import LEADERLESS_S
 from simulations.calls import LeaderAsked
 from simulations.engine import SECOND
 
 if TYPE_CHECKING:
     from simulations.node import Node
 
-SILENCE_US: Final = 2 * SECOND
-"""How long a machine is waited for before another is asked in its place."""
-ASKED_AT_ONCE: Final = 16
-LEADERLESS_US: Final = 5 * SECOND
-"""These three are the daemon's own bounds (`runtime.local`); the last is how long a replica waits before it asks others."""
+SILENCE_US: Final = int(INTRODUCE_DEADLINE_S * SECOND)
+LEADERLESS_US: Final = int(LEADERLESS_S * SECOND)
 
 
 class LeaderSearch:

@@ -26,6 +26,7 @@ from hivenode.pool import queries
 from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event, NodeChanged, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
+from hivenode.runtime.leader_search import LeaderSearch
 from hivenode.runtime.ports import Introduction, PeerAddress, PeerNetwork, Standing
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.stores import LogStorage, LogWrite, SnapshotRef, SnapshotStorage, StateStorage
@@ -36,7 +37,10 @@ COMMITTED_BYTES_MAX: Final = 128 << 10
 """What is applied in one go: some 500 commands, 20 to 30 ms of the loop."""
 READ_DEADLINE_S: Final = 10.0
 """A read waits no longer than this for a leader, whatever its caller would wait."""
-INTRODUCE_DEADLINE_S: Final = 2.0
+SEARCH_DEADLINE_S: Final = 10.0
+"""Enough to pass over a hundred machines that are silent."""
+LEADERLESS_S: Final = 5.0
+"""A replica that hears of no leader for longer than some elections take may be one that others took the place of."""
 PEERS_MAX: Final = 4_096
 """Addresses kept of nodes that are in no agreed state yet."""
 
@@ -104,6 +108,8 @@ class LocalNode:
         self._known: dict[NodeId, PeerAddress] = {}
         self._offered: frozenset[NodeId] = frozenset()
         self._light_leader: PeerAddress | None = None
+        self._search = LeaderSearch(peers.introduce)
+        self._searching: asyncio.Task[PeerAddress | None] | None = None
         self._writes_open = asyncio.Event()
 
     # --- who this node is ------------------------------------------------------------------------------------------
@@ -197,6 +203,7 @@ class LocalNode:
             rng=self._rng,
         )
         self._replica = replica
+        replica.on_leadership(lambda: self._leader_heard(replica))
         for listener in self._listeners:
             replica.subscribe(listener)
         for made in self._replica_listeners:
@@ -257,10 +264,16 @@ class LocalNode:
     # --- Leadership ------------------------------------------------------------------------------------------------
 
     def standing(self) -> Standing:
-        """A joiner that has not heard the hive's first entries yet is as light as a node without a log."""
-        if self._replica is None or not self._replica.has_configuration:
+        """A joiner that has not heard the hive's first entries yet is as light as a node without a log.
+
+        So is a replica whose place went to another while it was away. Nobody tells it: it hears no leader, and others do.
+        """
+        replica = self._replica
+        if replica is None or not replica.has_configuration:
             return Standing.LIGHT
-        return Standing.LEADER if self._replica.leads else Standing.REPLICA
+        if replica.leader is None and self._light_leader is not None:
+            return Standing.LIGHT
+        return Standing.LEADER if replica.leads else Standing.REPLICA
 
     async def read_barrier(self, deadline_s: float) -> None:
         await self._require_replica().read_barrier(min(deadline_s, READ_DEADLINE_S))
@@ -273,32 +286,51 @@ class LocalNode:
         return self.address_of(node_of(leader)) if leader is not None else None
 
     async def leader(self, deadline_s: float) -> PeerAddress:
-        if self._replica is not None and self._replica.has_configuration:
-            member = await self._replica.wait_for_leader(deadline_s)
+        if self._replica is not None and self.standing() is not Standing.LIGHT:
+            try:
+                member = await self._replica.wait_for_leader(min(deadline_s, LEADERLESS_S))
+            except HiveError:
+                if (
+                    deadline_s <= LEADERLESS_S
+                    or (found := await self._ask_for_leader(deadline_s - LEADERLESS_S)) is None
+                ):
+                    raise
+                return found
             return self.address_of(node_of(member))
-        if self._light_leader is None:
-            self._light_leader = await self._ask_for_leader(deadline_s)
-        return self._light_leader
+        found = self._light_leader or await self._ask_for_leader(deadline_s)
+        if found is None:
+            raise HiveError(Code.NO_LEADER, "no machine of the hive that answers knows a leader; ask again")
+        return found
 
-    async def _ask_for_leader(self, deadline_s: float) -> PeerAddress:
-        """A light node's way to the leader: whoever answers says who leads."""
-        for peer in sorted(self._known.values(), key=lambda peer: peer.node_id):
-            for address in peer.addresses:
-                try:
-                    intro = await self._peers.introduce(address, min(INTRODUCE_DEADLINE_S, deadline_s))
-                except HiveError:
-                    continue
-                if intro.hive_id == self.hive_id() and intro.leader is not None:
-                    self.note_peer(intro)
-                    return intro.leader
-        raise HiveError(Code.NO_LEADER, "no machine of the hive that answers knows a leader; ask again")
+    async def _ask_for_leader(self, deadline_s: float) -> PeerAddress | None:
+        """Asks other machines, once for all who wait for the answer; None when nobody knew in time."""
+        if self._searching is None or self._searching.done():
+            self._searching = asyncio.create_task(self._search_leader(), name="leader search")
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._searching), deadline_s)
+        except TimeoutError:
+            return None
+
+    async def _search_leader(self) -> PeerAddress | None:
+        intro = await self._search.find(self._known.values(), self.hive_id(), SEARCH_DEADLINE_S)
+        if intro is None or intro.leader is None or intro.leader.node_id == self.node_id:
+            return None
+        self.note_address(intro.leader)
+        self.note_peer(intro)
+        self._light_leader = intro.leader
+        return intro.leader
 
     def knows_leader(self) -> bool:
         """Whether this node knows who leads its hive, without asking anybody."""
         return self._light_leader is not None if self._replica is None else self._replica.leader is not None
 
-    def peer_lost(self, node: NodeId) -> None:
-        """A light node asks anew who leads when the leader it knew is gone."""
+    def _leader_heard(self, replica: Replica) -> None:
+        """Who hears a leader in the log needs no word of others."""
+        if replica.leader is not None:
+            self._light_leader = None
+
+    def forget_leader(self, node: NodeId) -> None:
+        """A light node asks anew who leads when the leader it knew is gone, or leads no longer."""
         if self._light_leader is not None and self._light_leader.node_id == node:
             self._light_leader = None
 
@@ -307,6 +339,7 @@ class LocalNode:
     def note_peer(self, intro: Introduction) -> None:
         """Somebody of the own hive, or to be, answered under these addresses."""
         self.note_address(PeerAddress(node_id=intro.record.node_id, addresses=intro.record.addresses))
+        self._search.note(intro)
         if self.standing() is Standing.LIGHT and intro.leader is not None and intro.hive_id == self.hive_id() != "":
             self._light_leader = intro.leader
 

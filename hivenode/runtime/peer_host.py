@@ -120,7 +120,7 @@ class LocalPeerHost:
     def peer_lost(self, caller: NodeId, reset: bool) -> None:
         """A peer's stream ended, here or where this node called it; a leader that is gone is replaced at once."""
         self.connected.discard(caller)
-        self._local.peer_lost(caller)
+        self._local.forget_leader(caller)
         replica = self._local.replica
         # Also one that stopped in order may have found nobody to hand its leadership to.
         if replica is not None and replica.leader is not None and node_of(replica.leader) == caller:

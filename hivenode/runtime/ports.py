@@ -368,6 +368,10 @@ class Leadership(Protocol):
         """The leader as known here, waiting while there is none. Raises NO_LEADER at the deadline."""
         ...
 
+    def forget_leader(self, node: NodeId) -> None:
+        """This node cannot be reached, or says that it does not lead: whoever was told that it leads asks anew."""
+        ...
+
     async def read_barrier(self, deadline_s: float) -> None:
         """Returns when local state holds all that was acknowledged before the call (ReadIndex). Raises NO_LEADER."""
         ...

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from hivenode.errors import HiveError
+from hivenode.errors import Code, HiveError
 from hivenode.runtime.ports import Leadership, PeerAddress, PeerNetwork
 from hivenode.worker.agent import Agent
 
@@ -39,7 +39,7 @@ class Uplink:
         while True:
             try:
                 leader = await self._leadership.leader(LEADER_DEADLINE_S)
-                await self._serve(leader)
+                await self._serve_leader(leader)
                 failures = 0
             except HiveError as error:
                 failures += 1
@@ -47,6 +47,14 @@ class Uplink:
                 if self._leadership.hive_id():
                     _log.info("no stream to the leader", reason=error.message, failures=failures)
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+
+    async def _serve_leader(self, leader: PeerAddress) -> None:
+        try:
+            await self._serve(leader)
+        except HiveError as error:
+            if error.code is Code.NO_LEADER:
+                self._leadership.forget_leader(leader.node_id)
+            raise
 
     async def _serve(self, leader: PeerAddress) -> None:
         link = await self._peers.open_worker_link(leader)

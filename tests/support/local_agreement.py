@@ -110,6 +110,9 @@ class LocalReplica:
     async def leader(self, deadline_s: float) -> PeerAddress:
         raise HiveError(Code.NO_LEADER, "no leader in this test")
 
+    def forget_leader(self, node: NodeId) -> None:
+        """There is no leader to forget."""
+
     async def read_barrier(self, deadline_s: float) -> None:
         self.barriers += 1
         self.catch_up()

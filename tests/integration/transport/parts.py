@@ -411,6 +411,9 @@ class Ports:
             raise HiveError(Code.NO_LEADER, "no leader is known") from None
         return self.leader_address or PeerAddress(node_id=self.identity.node_id, addresses=self.addresses)
 
+    def forget_leader(self, node: NodeId) -> None:
+        """Who leads is what the test says."""
+
     async def read_barrier(self, deadline_s: float) -> None:
         self.barriers += 1
 

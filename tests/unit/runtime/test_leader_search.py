@@ -1,0 +1,168 @@
+"""Who leads, asked of other machines: those that know first, some at once, and nobody for longer than the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import nacl.signing
+import pytest
+
+from hivenode.encoding.node_record import NodeId
+from hivenode.errors import Code, HiveError
+from hivenode.identity import Identity
+from hivenode.runtime.leader_search import ASKED_AT_ONCE, LeaderSearch
+from hivenode.runtime.local import LocalNode
+from hivenode.runtime.ports import HivePhase, Introduction, PeerAddress, Standing
+from hivenode.worker.uplink import Uplink
+from tests.support.local_agreement import HIVE_ID, node_record
+
+DEADLINE_S = 20.0
+
+
+def peer(number: int) -> PeerAddress:
+    identity = Identity(nacl.signing.SigningKey(number.to_bytes(32, "big")))
+    return PeerAddress(node_id=identity.node_id, addresses=(f"10.0.0.{number}:50052",))
+
+
+def introduction(number: int, leader: PeerAddress | None, hive_id: str = HIVE_ID) -> Introduction:
+    identity = Identity(nacl.signing.SigningKey(number.to_bytes(32, "big")))
+    record = replace(node_record(identity), addresses=peer(number).addresses)
+    return Introduction(
+        record=record,
+        signed=identity.sign_record(record),
+        hive_id=hive_id,
+        phase=HivePhase.MEMBER,
+        hive_created_ms=0,
+        members=0,
+        leader=leader,
+        confirmed=(),
+        instance="i",
+    )
+
+
+class Lan:
+    """Machines by address: what each answers; those without an answer are silent."""
+
+    def __init__(self, answers: dict[int, Introduction]) -> None:
+        self._answers = {peer(number).addresses[0]: answer for number, answer in answers.items()}
+        self.asked: list[str] = []
+        self.silent = 0
+        self.most_silent = 0
+
+    async def introduce(self, address: str, deadline_s: float) -> Introduction:
+        self.asked.append(address)
+        answer = self._answers.get(address)
+        if answer is not None:
+            return answer
+        self.silent += 1
+        self.most_silent = max(self.silent, self.most_silent)
+        try:
+            # A machine without power: nothing comes, until the caller gives up.
+            async with asyncio.timeout(deadline_s / 1_000):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            raise HiveError(Code.NODE_OFFLINE, "silent") from None
+        finally:
+            self.silent -= 1
+        raise AssertionError
+
+
+async def test_many_silent_machines_are_asked_at_once() -> None:
+    lan = Lan({100: introduction(100, peer(100))})
+    peers = [peer(number) for number in range(1, 101)]
+    found = await LeaderSearch(lan.introduce).find(peers, HIVE_ID, DEADLINE_S)
+    assert found is not None
+    assert found.leader == peer(100)
+    assert 1 < lan.most_silent <= ASKED_AT_ONCE
+
+
+async def test_who_knew_the_leader_before_is_asked_first() -> None:
+    lan = Lan({number: introduction(number, None) for number in range(1, 100)})
+    search = LeaderSearch(lan.introduce)
+    search.note(introduction(70, peer(71)))
+    assert await search.find([peer(number) for number in range(1, 100)], HIVE_ID, DEADLINE_S) is None
+    assert set(lan.asked[:2]) == {peer(70).addresses[0], peer(71).addresses[0]}
+    # Now neither knows, and neither is asked before the others any more.
+    lan.asked.clear()
+    await search.find([peer(number) for number in range(1, 100)], HIVE_ID, DEADLINE_S)
+    assert lan.asked == [one.addresses[0] for one in sorted(map(peer, range(1, 100)), key=lambda one: one.node_id)]
+
+
+async def test_another_hives_leader_is_nobody() -> None:
+    lan = Lan({1: introduction(1, peer(1), hive_id="f" * 32)})
+    assert await LeaderSearch(lan.introduce).find([peer(1)], HIVE_ID, DEADLINE_S) is None
+
+
+async def test_a_search_ends_with_its_deadline() -> None:
+    async def never(address: str, deadline_s: float) -> Introduction:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert await LeaderSearch(never).find([peer(1)], HIVE_ID, 0.01) is None
+
+
+# --- whose place in the log went to another -----------------------------------------------------------------------------
+
+
+def replica_without_leader() -> Any:
+    """A replica that was a member once and hears nobody."""
+
+    async def wait_for_leader(deadline_s: float) -> None:
+        raise HiveError(Code.NO_LEADER, "the hive has no leader")
+
+    return SimpleNamespace(has_configuration=True, leader=None, leads=False, wait_for_leader=wait_for_leader)
+
+
+def local_node(lan: Lan, replica: Any) -> Any:
+    """Of the local node what finds the leader, around a real search."""
+    node: Any = SimpleNamespace(
+        _replica=replica,
+        _light_leader=None,
+        _searching=None,
+        _search=LeaderSearch(lan.introduce),
+        _known={peer(number).node_id: peer(number) for number in (1, 2)},
+        node_id=NodeId("0" * 64),
+        hive_id=lambda: HIVE_ID,
+        note_address=lambda _peer: None,
+        note_peer=lambda _intro: None,
+    )
+    for name in ("standing", "_ask_for_leader", "_search_leader", "leader", "forget_leader", "_leader_heard"):
+        setattr(node, name, getattr(LocalNode, name).__get__(node))
+    return node
+
+
+async def test_a_replica_that_hears_no_leader_while_others_do_is_a_light_node_until_it_hears_one_again() -> None:
+    replica = replica_without_leader()
+    node = local_node(Lan({1: introduction(1, peer(9))}), replica)
+    assert node.standing() is Standing.REPLICA
+    assert await node.leader(DEADLINE_S) == peer(9)
+    assert node.standing() is Standing.LIGHT
+    replica.leader = "somebody"
+    node._leader_heard(replica)
+    assert node.standing() is Standing.REPLICA
+    replica.leader = None
+    assert node.standing() is Standing.REPLICA
+
+
+async def test_a_replica_says_that_nobody_leads_when_nobody_else_knows_either() -> None:
+    node = local_node(Lan({1: introduction(1, None), 2: introduction(2, None)}), replica_without_leader())
+    with pytest.raises(HiveError, match="the hive has no leader"):
+        await node.leader(DEADLINE_S)
+
+
+async def test_a_leader_that_says_it_does_not_lead_is_forgotten() -> None:
+    node = local_node(Lan({1: introduction(1, peer(9))}), None)
+    uplink: Any = SimpleNamespace(_leadership=node)
+
+    async def refused(leader: PeerAddress) -> None:
+        raise HiveError(Code.NO_LEADER, "this node does not lead")
+
+    uplink._serve = refused
+    leader = await node.leader(DEADLINE_S)
+    assert node._light_leader == peer(9)
+    with pytest.raises(HiveError):
+        await Uplink._serve_leader(uplink, leader)
+    assert node._light_leader is None
