@@ -484,6 +484,7 @@ class Daemon:
             await bootstrap.start(self._found)
             if self._mdns is not None:
                 await self._mdns.start(self._found)
+            self._life.discovery_began()
             await asyncio.Event().wait()
         finally:
             if self._mdns is not None:

@@ -23,6 +23,11 @@ class PeerPhase(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryBegan:
+    """The finders have asked the network who is there: from now on silence says something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateSeen:
     """Somebody may answer at `address` (`host:port`); `source` is who says so (`mdns`, `bootstrap`, ...)."""
 
@@ -142,7 +147,8 @@ class TimePassed:
 
 
 Event = (
-    CandidateSeen
+    DiscoveryBegan
+    | CandidateSeen
     | PeerConfirmed
     | PeerUnconfirmed
     | InvitationAgreed

@@ -15,7 +15,8 @@ Rules
 Theory of operation
    A fresh node calls every candidate, again and again, and so keeps a picture of who answers, in which phase, and whether
    the other side has confirmed it in turn (*mutual*). It listens until the set of those who answer has been quiet for
-   `quiet_ms` and no new address waits for its first answer, at most `listen_ms_max`. Then it decides, and decides anew at
+   `quiet_ms` and no new address waits for its first answer, at most `listen_ms_max`; it begins to count anew when discovery
+   has begun, since a slow machine needs long to get there. Then it decides, and decides anew at
    every answer. *Blockers* keep it from forming: a lower fresh id that may vote (it is that node's turn), a fresh voter
    that does not see this node yet (it could not be a founder, and would form apart), or a node bound to somebody else (a
    hive is in birth). They are waited for in rounds of `wait_ms`. A blocker that has not answered by the end of a round, or
@@ -51,6 +52,7 @@ from hivenode.membership.candidates import BACKOFF_SEEKING_MS_MAX, BACKOFF_SETTL
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
+    DiscoveryBegan,
     DissolveOwnHive,
     DissolvingFailed,
     Effect,
@@ -216,6 +218,9 @@ class Formation:
         """Takes one event at `now_ms` (ms, never running back) and returns the effects, in their order."""
         self._effects = []
         match event:
+            case DiscoveryBegan():
+                if self._state is FormationState.LISTENING:
+                    self._listen(now_ms)
             case CandidateSeen():
                 self._on_candidate(event, now_ms)
             case PeerConfirmed():

@@ -22,6 +22,7 @@ from hivenode.identity import verify_signature
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
+    DiscoveryBegan,
     DissolveOwnHive,
     DissolvingFailed,
     Effect,
@@ -161,6 +162,10 @@ class HiveLife:
         oldest_ms = self._local.clock_ms() - FOREIGN_KEEP_MS
         self._foreign = {hive: seen for hive, seen in self._foreign.items() if seen[1] >= oldest_ms}
         return {hive: address for hive, (address, _) in self._foreign.items()}
+
+    def discovery_began(self) -> None:
+        """The network was asked who is there."""
+        self._step(DiscoveryBegan())
 
     def candidate(self, address: str, source: str) -> None:
         """Somebody may answer at this address."""

@@ -18,6 +18,7 @@ from hivenode.membership.candidates import (
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
+    DiscoveryBegan,
     DissolveOwnHive,
     DissolvingFailed,
     Effect,
@@ -120,6 +121,20 @@ def test_a_node_alone_forms_a_hive_of_one_after_a_quiet_second() -> None:
     assert d.wait(1) == [FormHive(founders=())]
     assert d.say(HiveFormed(hive_id="h")) == []
     assert (d.it.state, d.it.hive_id) == (FormationState.MEMBER, "h")
+
+
+def test_silence_counts_only_from_when_discovery_has_begun() -> None:
+    d = Dialogue()
+    assert d.wait(CONFIG.quiet_ms - 100) == []
+    assert d.say(DiscoveryBegan()) == []
+    assert d.wait(CONFIG.quiet_ms - 1) == []
+    assert d.wait(1) == [FormHive(founders=())]
+
+
+def test_discovery_that_begins_late_does_not_disturb_who_has_a_hive() -> None:
+    d = Dialogue(existing_hive="mine")
+    assert d.say(DiscoveryBegan()) == []
+    assert d.it.state is FormationState.MEMBER
 
 
 def test_a_node_with_a_hive_on_its_disk_is_member_at_once_and_never_forms() -> None:
@@ -398,6 +413,7 @@ EVENTS = st.one_of(
     st.builds(JoinSucceeded, hive_id=st.just("h")),
     st.builds(JoinFailed, hive_id=st.just("h"), retry=st.booleans()),
     st.just(TimePassed()),
+    st.just(DiscoveryBegan()),
 )
 
 
