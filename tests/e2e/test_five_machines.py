@@ -502,14 +502,15 @@ def check_calls(book: Book, users: set[str]) -> None:
     print(f"{count} calls are explained, in {time.monotonic() - begun:.1f} s")
 
 
-def terms_led(made: Hive) -> dict[int, set[str]]:
-    """Who has led in each term, by what every daemon wrote down before it did anything as a leader."""
+def terms_led(made: Hive, hive_id: str) -> dict[int, set[str]]:
+    """Who has led the hive in each term, by what every daemon wrote down before it did anything as a leader."""
     led: dict[int, set[str]] = defaultdict(set)
     for path in {daemon.log_path for daemon in made}:
         for line in path.read_text().splitlines():
             if LEADS in line:
                 told = json.loads(line)
-                led[told["term"]].add(told["member"])
+                if told["hive"] == hive_id:
+                    led[told["term"]].add(told["member"])
     return led
 
 
@@ -521,9 +522,9 @@ def entries_of(daemon: Daemon) -> list[Entry]:
         log.close()
 
 
-def check_terms(made: Hive) -> None:
+def check_terms(made: Hive, hive_id: str) -> None:
     """One leader a term, and at one place of one term the same entry in every log."""
-    led = terms_led(made)
+    led = terms_led(made, hive_id)
     assert all(len(members) == 1 for members in led.values()), led
     known: dict[tuple[int, int], Entry] = {}
     for daemon in made:
@@ -581,7 +582,7 @@ def test_what_eight_clients_were_told_holds_through_every_fault(network: Lan, tm
     try:
         for index in range(MACHINES):
             made.add("--executor", "none", host=network[index])
-        made.wait()
+        hive_id = made.wait().status().hive_id
         groups = [[User.new(made[number]) for number in range(ACCOUNTS)] for _ in range(GROUPS)]
         with doors(network.hosts) as sockets:
             clients = [
@@ -599,7 +600,7 @@ def test_what_eight_clients_were_told_holds_through_every_fault(network: Lan, tm
         wait_for("all to be level", lambda: level(made))
     finally:
         made.close()
-    check_terms(made)
+    check_terms(made, hive_id)
     check_calls(book, check_disks(book, made))
     print(f"{dict(book.outcomes)}, {time.monotonic() - begun:.0f} s in all")
 
