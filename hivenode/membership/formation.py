@@ -15,14 +15,14 @@ Rules
 Theory of operation
    A fresh node calls every candidate, again and again, and so keeps a picture of who answers, in which phase, and whether
    the other side has confirmed it in turn (*mutual*). It listens until the set of those who answer has been quiet for
-   `quiet_ms` and no new address waits for its first answer, at most `listen_ms_max`; it begins to count anew when discovery
-   has begun, since a slow machine needs long to get there. Then it decides, and decides anew at
-   every answer. *Blockers* keep it from forming: a lower fresh id that may vote (it is that node's turn), a fresh voter
-   that does not see this node yet (it could not be a founder, and would form apart), or a node bound to somebody else (a
-   hive is in birth). They are waited for in rounds of `wait_ms`. A blocker that has not answered by the end of a round, or
-   does not see this node, is passed over; after `WAIT_ROUNDS_MAX` rounds all are. Rule 6 and the phase FOUNDING keep two
-   founders that see different halves of the network from both forming; what slips through all the same is mended by
-   rule 7, or reported.
+   `quiet_ms` and no new address waits for its first answer, at most `listen_ms_max`. Both count from when discovery has
+   begun, which a slow machine comes to late, and which is itself waited for `listen_ms_max` at most. Then it decides, and
+   decides anew at every answer. *Blockers* keep it from forming: a lower fresh id that may vote (it is that node's turn), a
+   fresh voter that does not see this node yet (it could not be a founder, and would form apart), or a node bound to somebody
+   else (a hive is in birth). They are waited for in rounds of `wait_ms`. A blocker that has not answered by the end of a
+   round, or does not see this node, is passed over; after `WAIT_ROUNDS_MAX` rounds all are. Rule 6 and the phase FOUNDING
+   keep two founders that see different halves of the network from both forming; what slips through all the same is mended
+   by rule 7, or reported.
 
 States
    state      phase     what it does                        goes to
@@ -177,6 +177,7 @@ class Formation:
         self._listen_end_ms = 0
         self._changed_ms = now_ms
         self._wait_rounds = 0
+        self._discovering = False
         self._invited: dict[NodeId, bool | None] = {}
         self._agreed_until: Final[dict[NodeId, int]] = {}
         self._state = FormationState.MEMBER
@@ -219,6 +220,7 @@ class Formation:
         self._effects = []
         match event:
             case DiscoveryBegan():
+                self._discovering = True
                 if self._state is FormationState.LISTENING:
                     self._listen(now_ms)
             case CandidateSeen():
@@ -507,7 +509,7 @@ class Formation:
         self._enter(FormationState.LISTENING, None)
 
     def _listening_ends(self) -> int:
-        if self._candidates.any_young():
+        if not self._discovering or self._candidates.any_young():
             return self._listen_end_ms
         return min(self._listen_end_ms, self._changed_ms + self._config.quiet_ms)
 

@@ -12,6 +12,7 @@ from hivenode.encoding.node_record import NodeId
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
+    DiscoveryBegan,
     DissolveOwnHive,
     Effect,
     Event,
@@ -87,6 +88,7 @@ class Lan:
         self.hosts[me.node_id] = Host(
             me=me, formation=Formation(FormationConfig(), me, self.now_ms, existing_hive=None)
         )
+        self.tell(me.node_id, DiscoveryBegan())
         for other in self.hosts:
             self._later(partial(self.tell, other, CandidateSeen(address=me.node_id, source="mdns")))
             if other != me.node_id:

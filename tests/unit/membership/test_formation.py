@@ -52,9 +52,13 @@ CONFIG = FormationConfig()
 class Dialogue:
     """One machine and its clock; `say` gives the effects without the call backs."""
 
-    def __init__(self, *, may_vote: bool = True, existing_hive: str | None = None, bound_to: str = "") -> None:
+    def __init__(
+        self, *, may_vote: bool = True, existing_hive: str | None = None, bound_to: str = "", discovering: bool = True
+    ) -> None:
         self.now_ms = 0
         self.it = Formation(CONFIG, Me(node_id=ME, may_vote=may_vote, bound_to=bound_to), 0, existing_hive)
+        if discovering:
+            self.say(DiscoveryBegan())
 
     def raw(self, event: Event) -> list[Effect]:
         return list(self.it.handle(event, self.now_ms))
@@ -124,15 +128,19 @@ def test_a_node_alone_forms_a_hive_of_one_after_a_quiet_second() -> None:
 
 
 def test_silence_counts_only_from_when_discovery_has_begun() -> None:
-    d = Dialogue()
-    assert d.wait(CONFIG.quiet_ms - 100) == []
+    d = Dialogue(discovering=False)
+    assert d.wait(CONFIG.listen_ms_max - 1) == []
     assert d.say(DiscoveryBegan()) == []
     assert d.wait(CONFIG.quiet_ms - 1) == []
     assert d.wait(1) == [FormHive(founders=())]
 
 
+def test_discovery_that_cannot_begin_keeps_nobody_from_forming() -> None:
+    assert Dialogue(discovering=False).wait(CONFIG.listen_ms_max) == [FormHive(founders=())]
+
+
 def test_discovery_that_begins_late_does_not_disturb_who_has_a_hive() -> None:
-    d = Dialogue(existing_hive="mine")
+    d = Dialogue(existing_hive="mine", discovering=False)
     assert d.say(DiscoveryBegan()) == []
     assert d.it.state is FormationState.MEMBER
 
