@@ -461,7 +461,7 @@ class Replica:
             self._leader, self._role = soft.leader, soft.role
             if self.leads and not led:
                 # Before anything is said as a leader: the logs of all members are the witness of who led in which term.
-                _log.info("this member leads", member=self.member_id, term=self._raw.term)
+                _log.info("this member leads", hive=self._log.hive_id, member=self.member_id, term=self._raw.term)
             if not self.leads:
                 self._fail_proposals("this node stopped leading")
             self._leader_changed.set()
