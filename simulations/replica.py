@@ -55,10 +55,11 @@ if TYPE_CHECKING:
 INBOX_MESSAGES_MAX: Final = 8_192
 PROPOSALS_MAX: Final = 4_096
 COMMITTED_BYTES_MAX: Final = 128 << 10
+COMMIT_DELAY_MS: Final = 10
 FLUSH_DELAY_US: Final = 100 * MS
 READ_RETRY_US: Final = 300 * MS
 STALLED_TIMEOUTS: Final = 2
-"""These six are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
+"""These seven are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
 VALIDATED_EVERY: Final = 16
 """The core checks itself after every so many rounds, and after each that it leads or changes its role in."""
 
@@ -116,6 +117,7 @@ class Replica:
             heartbeat_interval_ms=node.world.settings.heartbeat_interval_ms,
             max_append_bytes=node.world.settings.max_append_bytes,
             max_committed_bytes_per_ready=COMMITTED_BYTES_MAX,
+            commit_delay_ms=COMMIT_DELAY_MS,
         )
         rng = Random(self._engine.rng.getrandbits(64))
         self.raw = RawNode(config, node.disk.log, rng, node.clock.monotonic_ms(), self.applied_index)

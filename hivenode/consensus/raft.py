@@ -76,6 +76,8 @@ class Raft:
         if state.now_ms >= state.heartbeat_deadline_ms:
             state.heartbeat_deadline_ms = state.now_ms + state.config.heartbeat_interval_ms
             replication.send_heartbeats(state)
+        if state.now_ms >= state.tell_commit_ms:
+            replication.tell_commit(state)
 
     def next_deadline(self) -> int:
         """The next moment at which `tick` does something."""
@@ -83,7 +85,12 @@ class Raft:
         if state.is_leader:
             if len(state.progress) == 1:
                 return state.transfer_deadline_ms
-            return min(state.heartbeat_deadline_ms, state.check_deadline_ms, state.transfer_deadline_ms)
+            return min(
+                state.heartbeat_deadline_ms,
+                state.check_deadline_ms,
+                state.transfer_deadline_ms,
+                state.tell_commit_ms,
+            )
         if state.can_campaign or state.leader is not None:
             return state.election_deadline_ms
         return NEVER_MS

@@ -2,7 +2,7 @@
 
 Rules:
 - Nothing is sent from inside a handler: handlers note what changed, and `flush` sends once a Ready. So all entries that
-  were proposed since the last Ready go out in one append, and a commit rides on it.
+  were proposed since the last Ready go out in one append, and a commit rides on it, or goes alone after `commit_delay_ms`.
 - The leader counts itself only up to what its own disk holds, and only entries of its own term by counting (§5.4.2).
 - No answer of a stranger counts; no index beyond the leader's own log is believed.
 """
@@ -26,7 +26,7 @@ from hivenode.consensus.messages import (
 from hivenode.consensus.progress import Progress, ProgressState
 from hivenode.consensus.quorum import VoteResult, committed_index, vote_result
 from hivenode.consensus.readonly import PendingRead
-from hivenode.consensus.state import RaftState
+from hivenode.consensus.state import NEVER_MS, RaftState
 
 
 def flush(state: RaftState) -> None:
@@ -39,7 +39,7 @@ def flush(state: RaftState) -> None:
     for member, progress in state.progress.items():
         if member == state.me:
             continue
-        if progress.probe_due or progress.can_bump_commit(state.log.committed):
+        if progress.probe_due or progress.can_bump_commit(state.commit_due):
             progress.probe_due = False
             _send_append(state, member, progress)
         while progress.next <= last and not progress.is_full and not progress.is_paused:
@@ -170,7 +170,19 @@ def maybe_commit(state: RaftState) -> bool:
         return False
     state.log.commit_to(index)
     state.send_due = True
+    # A leader that goes with a change of the configuration tells nothing later, so that one is told at once.
+    if state.config.commit_delay_ms and state.pending_conf_index <= state.log.applied:
+        state.tell_commit_ms = min(state.tell_commit_ms, state.now_ms + state.config.commit_delay_ms)
+    else:
+        tell_commit(state)
     return True
+
+
+def tell_commit(state: RaftState) -> None:
+    """Lets the commit index go to those that have not heard it, be it alone."""
+    state.commit_due = state.log.committed
+    state.tell_commit_ms = NEVER_MS
+    state.send_due = True
 
 
 def handle_read_request(state: RaftState, message: ReadIndexRequest) -> None:
@@ -181,7 +193,7 @@ def handle_read_request(state: RaftState, message: ReadIndexRequest) -> None:
     """
     asked_by_quorum = vote_result(state.conf, {state.me: True, message.from_: True}) is VoteResult.WON
     if asked_by_quorum and state.committed_in_term():
-        state.outbox.append(_read_response(state, message.from_, message.context, state.log.committed))
+        _answer_read(state, message.from_, message.context, state.log.committed)
         return
     if state.reads.waiting_count < state.config.max_pending_reads:
         add_read(state, message.from_, message.context)
@@ -219,13 +231,16 @@ def _finish_reads(state: RaftState) -> bool:
         if read.requester == state.me:
             state.read_states.append(ReadState(context=read.context, index=done.index))
         else:
-            state.outbox.append(_read_response(state, read.requester, read.context, done.index))
+            _answer_read(state, read.requester, read.context, done.index)
     state.send_due = True
     return True
 
 
-def _read_response(state: RaftState, requester: MemberId, context: bytes, index: int) -> ReadIndexResponse:
-    return ReadIndexResponse(to=requester, from_=state.me, term=state.term, context=context, index=index)
+def _answer_read(state: RaftState, requester: MemberId, context: bytes, index: int) -> None:
+    answer = ReadIndexResponse(to=requester, from_=state.me, term=state.term, context=context, index=index)
+    state.outbox.append(answer)
+    if state.tell_commit_ms != NEVER_MS:
+        tell_commit(state)  # The read waits there until that index is applied.
 
 
 def check_quorum(state: RaftState) -> bool:

@@ -69,6 +69,10 @@ class RaftState:
         """Until then this member sticks to the leader that it heard."""
         self.heartbeat_deadline_ms = NEVER_MS
         self.check_deadline_ms = NEVER_MS
+        self.tell_commit_ms = NEVER_MS
+        """When the commit index goes to those that have not heard it, be it alone."""
+        self.commit_due = 0
+        """The commit index that goes out as soon as it can."""
         self.send_due = False
         """Something changed that may let the leader send; looked at once a Ready, so that one append carries it all."""
         self.outbox: list[Message] = []
@@ -117,6 +121,8 @@ class RaftState:
         self.uncommitted_bytes = 0
         self.heartbeat_deadline_ms = NEVER_MS
         self.check_deadline_ms = NEVER_MS
+        self.tell_commit_ms = NEVER_MS
+        self.commit_due = 0
         self.send_due = False
         self.end_transfer()
         self.reset_election_timer()

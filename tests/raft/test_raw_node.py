@@ -379,3 +379,104 @@ def test_any_sequence_of_changes_keeps_a_sound_configuration(changes: list[ConfC
             assert conf.is_joint or len(before.voters ^ conf.voters) <= 1, "without joint consensus one voter at most"
             assert set(change.add_voters) <= conf.voters
             assert set(change.add_learners) <= conf.learners | conf.learners_next
+
+
+# A commit index that waits for company
+
+
+def _leader_that_delays_commits() -> Solo:
+    """It leads b and c, which have all that it has."""
+    solo = Solo(config=RaftConfig(member_id=A, pre_vote=False, check_quorum=False, commit_delay_ms=10))
+    solo.lead()
+    last = solo.raw.status().last_index
+    solo.step(ack(B, solo.term, last), ack(C, solo.term, last))
+    solo.tick(10)
+    return solo
+
+
+def test_a_commit_index_rides_on_the_next_append() -> None:
+    solo = _leader_that_delays_commits()
+    solo.raw.propose(b"one")
+    solo.drain()
+    first = solo.raw.status().last_index
+    assert solo.step(ack(B, solo.term, first)) == []
+    solo.raw.propose(b"two")
+    sent = [message for message in solo.drain() if isinstance(message, AppendRequest)]
+    assert [(len(append.entries), append.commit) for append in sent] == [(1, first), (1, first)]
+    assert solo.tick(10) == []
+
+
+def test_a_commit_index_goes_alone_when_no_append_comes() -> None:
+    solo = _leader_that_delays_commits()
+    solo.raw.propose(b"one")
+    solo.drain()
+    first = solo.raw.status().last_index
+    assert solo.step(ack(B, solo.term, first), ack(C, solo.term, first)) == []
+    assert solo.tick(9) == []
+    sent = solo.tick(1)
+    assert [(type(message), message.to) for message in sent] == [(AppendRequest, B), (AppendRequest, C)]
+    assert all(isinstance(message, AppendRequest) and message.commit == first for message in sent)
+    assert solo.tick(10) == []
+
+
+def test_a_commit_index_goes_at_once_when_a_followers_read_waits_for_it() -> None:
+    solo = _leader_that_delays_commits()
+    solo.raw.propose(b"one")
+    solo.drain()
+    first = solo.raw.status().last_index
+    solo.step(ack(B, solo.term, first), ack(C, solo.term, first))
+    sent = solo.step(ReadIndexRequest(to=A, from_=B, term=solo.term, context=b"r"))
+    assert [message.index for message in sent if isinstance(message, ReadIndexResponse)] == [first]
+    assert {message.to: message.commit for message in sent if isinstance(message, AppendRequest)} == {
+        B: first,
+        C: first,
+    }
+
+
+def test_that_a_change_of_the_configuration_is_committed_goes_at_once() -> None:
+    solo = _leader_that_delays_commits()
+    solo.raw.propose_conf_change(ConfChange(remove=(A,)))
+    solo.drain()
+    change = solo.raw.status().last_index
+    sent = solo.step(ack(B, solo.term, change), ack(C, solo.term, change))
+    assert solo.role is Role.FOLLOWER
+    assert {message.to for message in sent if isinstance(message, AppendRequest) and message.commit == change} == {B, C}
+
+
+# While a Ready is out
+
+
+def test_heartbeats_and_their_answers_go_out_while_the_disk_writes_and_acknowledgements_do_not() -> None:
+    leader = Solo()
+    raw = leader.lead()
+    raw.propose(b"one")
+    ready = raw.ready()
+    assert raw.meanwhile().messages == ()
+    raw.propose(b"two")
+    raw.tick(leader.now_ms + 1_000)
+    assert {type(message) for message in raw.meanwhile().messages} == {Heartbeat}
+    raw.advance(ready)
+    with pytest.raises(InvariantError):
+        raw.meanwhile()
+
+
+def test_a_leader_whose_disk_takes_nothing_asks_the_best_voter_to_take_over_and_does_not_stand_meanwhile() -> None:
+    solo = Solo()
+    raw = solo.lead()
+    raw.propose(b"one")
+    ready = raw.ready()
+    last = raw.status().last_index
+    raw.step(ack(C, solo.term, last))
+    raw.disk_stalled()
+    asked = raw.meanwhile()
+    assert [(type(message), message.to) for message in asked.messages if isinstance(message, TimeoutNow)] == [
+        (TimeoutNow, C)
+    ]
+    assert asked.soft_state is not None
+    assert asked.soft_state.role is Role.FOLLOWER
+    for _ in range(20):
+        raw.tick(raw.next_deadline() - 1)
+        raw.disk_stalled()
+    assert raw.meanwhile().messages == ()
+    assert raw.status().role is Role.FOLLOWER
+    raw.advance(ready)
