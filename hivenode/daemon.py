@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -90,6 +91,11 @@ BACKUP_PREFIX: Final = "hive-before-"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MIB: Final = 1 << 20
 _DAY_MS: Final = 24 * 3_600_000
+
+GC_THRESHOLDS: Final = (20_000, 20, 50)
+"""A call leaves no cycles behind, so looking for them after every 700 new objects, as Python does, costs 3 % of a busy leader."""
+THREAD_SWITCH_S: Final = 0.000_5
+"""The writer's thread gets its turn within this while the event loop is busy; Python's 5 ms is many times what an fsync takes."""
 
 _log = structlog.get_logger(__name__)
 
@@ -553,6 +559,13 @@ def _set_up_logging(config: Config) -> None:
     )
 
 
+def _spare_the_garbage_collector() -> None:
+    """What stands after the start stays until the end, and is not looked through again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 async def _lives(config: Config, folder: DataDirectory, identity: Identity, certificate: Certificate) -> ExitCode:
     while True:
         errand = Errand(folder.path)
@@ -563,6 +576,7 @@ async def _lives(config: Config, folder: DataDirectory, identity: Identity, cert
         daemon = Daemon(config, folder, identity, certificate, errand)
         try:
             await daemon.start()
+            _spare_the_garbage_collector()
             code = await daemon.wait()
         finally:
             await daemon.stop()
@@ -593,6 +607,7 @@ def run(config: Config) -> int:
         sys.stderr.write(f"hivenode: {error.message}\n")
         return ExitCode.USAGE
     try:
+        sys.setswitchinterval(THREAD_SWITCH_S)
         loop_factory = None
         if sys.platform != "win32":
             import uvloop
