@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-demo setup-test setup-bench demo test lint stubs bench
+.PHONY: help setup setup-demo setup-test setup-bench demo test lint stubs bench fuzz
 
 BIN := .venv/bin
 
@@ -44,3 +44,6 @@ bench: setup-bench ## measure three nodes on this machine, beside etcd
 
 sweep: setup ## a thousand node-hours of hives under all faults in virtual time, on all cores
 	@$(BIN)/python -m simulations sweep --nodes 5 --seeds 400 --hours 0.5 --faults all
+
+fuzz: setup-test ## a million hostile inputs at every decoder
+	@$(BIN)/python -m tests.bench --only fuzz --json fuzz-results.json

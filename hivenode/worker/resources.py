@@ -128,15 +128,25 @@ def _find_gpu() -> Gpu:
     return parse_gpus(answer.stdout.decode("utf-8", "replace")) if answer.returncode == 0 else NO_GPU
 
 
+_DIGITS_MAX: Final = 9
+"""No card has a million GiB."""
+
+
 def parse_gpus(text: str) -> Gpu:
     """The card with the most memory in `nvidia-smi`'s answer: one line each, `name, MiB, MHz`."""
     best = NO_GPU
     for line in text.splitlines():
         name, _, numbers = line.partition(",")
         memory, _, clock = numbers.partition(",")
-        if not memory.strip().isdigit():
+        mib = _number(memory)
+        if mib is None:
             continue
-        mhz = int(clock) if clock.strip().isdigit() else 1
-        gpu = Gpu(name=name.strip()[:80], memory_gb=round(int(memory) / 1024), score=mhz)
+        gpu = Gpu(name=name.strip()[:80], memory_gb=round(mib / 1024), score=_number(clock) or 1)
         best = max(best, gpu, key=lambda g: (g.memory_gb, g.score))
     return best
+
+
+def _number(text: str) -> int | None:
+    """A number as a driver prints it; None for anything else, as `[N/A]`."""
+    digits = text.strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS_MAX else None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import calls, life, pipeline
+from tests.bench import calls, fuzz, life, pipeline
 from tests.bench.figures import HEAD, Report, line
 from tests.bench.setting import Setting
 
@@ -32,6 +32,7 @@ CASES: Final[dict[str, Callable[[Setting], None]]] = {
     "worker-loss": life.worker_loss,
     "joining": life.joining,
     "idle": life.idle,
+    "fuzz": fuzz.fuzz,
 }
 
 
@@ -47,7 +48,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hn-bench-") as folder:
         setting = Setting(folder=Path(folder), report=report)
         if options.quick:
-            setting = Setting(folder=Path(folder), report=report, runs=2, seconds=1.0, tasks=12, failovers=3, trials=2)
+            setting = Setting(
+                folder=Path(folder), report=report, runs=2, seconds=1.0, tasks=12, failovers=3, trials=2, inputs=20_000
+            )
         for name in options.only or CASES:
             try:
                 CASES[name](setting)

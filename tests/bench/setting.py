@@ -28,6 +28,7 @@ class Setting:
     Args:
         runs, seconds: of each rate.
         tasks, failovers, trials: of those cases.
+        inputs: of the fuzzing, over all decoders.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Setting:
     tasks: int = 40
     failovers: int = 30
     trials: int = 5
+    inputs: int = 1_000_000
 
     def place(self, name: str) -> Path:
         """A new folder for one hive."""
