@@ -32,6 +32,8 @@ NODES_MORE_MAX: Final = 2
 """Machines that join beyond those that the run began with."""
 LEAVE_LOOK_US: Final = 500 * MS
 REPLACE_LOOK_US: Final = 1 * SECOND
+APART_US: Final = 150 * SECOND
+"""Two hives that meet look at each other every minute; by then they are one, or will not be one by themselves."""
 FORMING_FAULTS: Final = ("crash", "power", "pause", "partition", "oneway", "loss")
 """What comes while machines look for one another."""
 FORMING_EVERY_US: Final = (500 * MS, 6 * SECOND)
@@ -63,6 +65,7 @@ class Faults:
         self._forming = False
         self._added = 0
         self._doubted_us: dict[str, int] = {}
+        self._apart_us: dict[str, int] = {}
         self.count = 0
 
     def _known(self) -> dict[str, Callable[[], None]]:
@@ -79,6 +82,7 @@ class Faults:
             "slowdisk": self._slow_disk,
             "fulldisk": self._full_disk,
             "clock": self._clock,
+            "move": self._move,
             "transfer": self._transfer,
             "flipstate": self._flip_state,
             "fliplog": self._flip_log,
@@ -212,6 +216,17 @@ class Faults:
             if node.broken and self._can_lose(node):
                 node.wipe()
                 node.boot()
+        self._send_home(now_us)
+
+    def _send_home(self, now_us: int) -> None:
+        """A hive that formed apart and is not given up in its hour is reported; its owner sends its machines to the other one."""
+        leader = self.world.leader()
+        for node in self.world.present():
+            if node.disk.log.hive_id in ("", self.world.hive_id) or not node.alive or leader is None:
+                self._apart_us.pop(node.name, None)
+            elif now_us - self._apart_us.setdefault(node.name, now_us) >= APART_US:
+                self._engine.note(f"the owner of {node.name} sends it home")
+                node.abandon(self.world.hive_id, leader.address)
 
     def _can_lose(self, node: Node) -> bool:
         """Whether a majority of the voters has the whole log without this machine's disk."""
@@ -342,8 +357,15 @@ class Faults:
             return
         by_ms = self._engine.between(-JUMP_MS_MAX, JUMP_MS_MAX)
         node.clock.jump(by_ms)
-        # Somebody notices and sets it right again.
-        self._later(lambda: node.clock.jump(-by_ms))
+        # Somebody notices and sets it right again, at the latest when all else is mended.
+        delay_us = self._engine.between(*self.world.settings.down_us)
+        self._engine.after(delay_us, lambda: node.clock.jump(-by_ms))
+
+    def _move(self) -> None:
+        """A machine gets another address, as by another lease; it notices, and tells the hive."""
+        node = self._any()
+        if node is not None:
+            node.move()
 
     def _forge(self) -> None:
         """Somebody on the network asks for admission as a machine whose key it has not."""
