@@ -653,7 +653,10 @@ class Node:
             version="0.1.0",
             certificate_sha256=bytes(32),
         )
-        return sign_record(record, lambda message: signature_of(self.public_key, message))
+        return sign_record(record, self.sign)
+
+    def sign(self, message: bytes) -> bytes:
+        return signature_of(self.public_key, message)
 
 
 def name_of(member: MemberId) -> str:

@@ -136,6 +136,11 @@ class SnapshotFetcher:
         self._stream = 0
         self._heard_us = 0
 
+    @property
+    def received(self) -> int:
+        """Bytes of the snapshot that is being fetched; 0 when none is."""
+        return self._offset if self._under_way else 0
+
     def offered(self, offer: SnapshotOffer) -> None:
         """A leader offers a snapshot; the work goes on beside."""
         ref = decode_ref(offer.snapshot.data)

@@ -186,6 +186,11 @@ class World:
             found = self._watches[hive_id] = Watch(self.engine)
         return found
 
+    def begin_epoch(self, hive_id: str) -> None:
+        """The run's hive goes on under another mark, and so do its checkers."""
+        self._watches[hive_id] = self.watch(self.main_hive())
+        self.hive_id = hive_id
+
     def main_hive(self) -> str:
         """The run's hive; before it is settled, the one to which most machines belong. Empty when there is none."""
         if self.hive_id:

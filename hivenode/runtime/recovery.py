@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from hivenode.consensus import (
     ConfChange,
@@ -32,17 +32,39 @@ from hivenode.consensus import (
     encode_conf_change,
 )
 from hivenode.consensus.confchange import InvalidConfChangeError, apply_change
-from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.node_record import NodeId, Verify
 from hivenode.encoding.records import Record, encode_record
 from hivenode.encoding.recovery import RECOVERY_DOMAIN, RecoveryRecord, SignedRecovery, next_epoch
+from hivenode.encoding.state_view import StateView
 from hivenode.errors import Code, HiveError, ensure
-from hivenode.identity import Identity, verify_signature
+from hivenode.identity import verify_signature
 from hivenode.pool.commands import Envelope, NoteRecovery, RemoveNode
 from hivenode.pool.state_machine import apply
 from hivenode.runtime.local import member_id_of, node_of
-from hivenode.runtime.stores import LogWrite, StateStorage
+from hivenode.runtime.stores import LogWrite
 
 _READ_BYTES: Final = 1 << 20
+
+
+class Signer(Protocol):
+    """A machine's key."""
+
+    @property
+    def node_id(self) -> NodeId: ...
+
+    @property
+    def public_key(self) -> bytes: ...
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
+class ReplayedState(StateView, Protocol):
+    """What of a stopped member's agreed state is needed to apply the rest of its log."""
+
+    applied_index: int
+    conf: ConfState
+
+    def finish_entry(self, index: int, term: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +97,7 @@ class RecoveryPlan:
     may_be_lost: str
 
 
-def catch_up(log: LogView, state: StateStorage) -> None:
+def catch_up(log: LogView, state: ReplayedState, verify: Verify = verify_signature) -> None:
     """Applies to the agreed state, in memory alone, what a stopped log has beyond it, whether or not it was ever committed.
 
     Raises: InvariantError when the agreed state contradicts itself, or the log does not reach back to it.
@@ -88,7 +110,7 @@ def catch_up(log: LogView, state: StateStorage) -> None:
                 with contextlib.suppress(InvalidConfChangeError):
                     state.conf = apply_change(state.conf, decode_conf_change(entry.data))
             elif entry.data:
-                apply(state, entry.index, entry.data, verify_signature)
+                apply(state, entry.index, entry.data, verify)
             state.finish_entry(entry.index, entry.term)
 
 
@@ -168,7 +190,7 @@ def _may_be_lost(conf: ConfState, voters_here: int) -> str:
     )
 
 
-def recovery_write(plan: RecoveryPlan, identity: Identity, *, tag: str, wall_ms: int) -> tuple[str, LogWrite]:
+def recovery_write(plan: RecoveryPlan, identity: Signer, *, tag: str, wall_ms: int) -> tuple[str, LogWrite]:
     """The hive's id in the next epoch, and what to write in one transaction with it.
 
     Args:

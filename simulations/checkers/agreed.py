@@ -46,8 +46,10 @@ class AgreedChecker:
         """The replicas whose state is another because bits were flipped, and since which entry."""
         self._outcomes: list[tuple[Reply, bool, ConfState, bytes]] = []
         self._digests: dict[int, bytes] = {}
-        self._ended: dict[tuple[str, str, int], int] = {}
-        self._assigned: set[AttemptKey] = set()
+        self._ended: dict[tuple[str, str, int], tuple[int, int]] = {}
+        """By task: the accepted attempt, and the entry that ended it."""
+        self._assigned: dict[AttemptKey, int] = {}
+        """By attempt: the entry that gave it away."""
 
     def applied(
         self,
@@ -96,6 +98,18 @@ class AgreedChecker:
         demand(known[2:] == (conf, digest), f"{name} installed another state of {index} than was agreed on")
         self.compare(name, index, view)
 
+    def roll_back(self, last: int) -> dict[tuple[str, str], int]:
+        """What came after an entry is lost for ever. Returns the requests that are, with their entries."""
+        del self._outcomes[last:]
+        lost = {key: index for key, (index, _) in self.requests.items() if index > last}
+        for key in lost:
+            del self.requests[key]
+        self.first_applied_us = {index: at_us for index, at_us in self.first_applied_us.items() if index <= last}
+        self._digests = {index: digest for index, digest in self._digests.items() if index <= last}
+        self._ended = {task: ended for task, ended in self._ended.items() if ended[1] <= last}
+        self._assigned = {key: index for key, index in self._assigned.items() if index <= last}
+        return lost
+
     def compare(self, name: str, index: int, view: MemoryView) -> None:
         """Compares a replica's whole state with the others' at the same index."""
         digest = view.digest()
@@ -112,7 +126,7 @@ class AgreedChecker:
         if envelope.request_key:
             self._request(envelope, entry.index, reply, repeated, now_us)
         if not reply.refused and not repeated:
-            self._attempt(COMMANDS.decode(envelope.command), view)
+            self._attempt(COMMANDS.decode(envelope.command), view, entry.index)
 
     def _request(self, envelope: Envelope, index: int, reply: Reply, repeated: bool, now_us: int) -> None:
         key = (envelope.request_owner, envelope.request_key)
@@ -127,17 +141,19 @@ class AgreedChecker:
                 f"the request {key} of entry {known[0]} was done again at {index}: {reply}, first {known[1]}",
             )
 
-    def _attempt(self, command: Any, view: StateView) -> None:
+    def _attempt(self, command: Any, view: StateView, index: int) -> None:
         if isinstance(command, AssignTask):
             key = AttemptKey(user=command.user, task_id=command.task_id, attempt=command.attempt)
             demand(key not in self._assigned, f"the attempt {key} was given away twice")
-            self._assigned.add(key)
+            self._assigned[key] = index
         elif isinstance(command, EndAttempt):
             task = queries.task(view, command.user, command.task_id)
             if task is None or task.state not in (TaskState.COMPLETED, TaskState.FAILED):
                 return
             demand(task.attempt == command.attempt, f"an end of attempt {command.attempt} ended {task}")
-            ended = self._ended.setdefault((command.user, command.task_id, task.submitted_ms), command.attempt)
+            ended, _ = self._ended.setdefault(
+                (command.user, command.task_id, task.submitted_ms), (command.attempt, index)
+            )
             demand(ended == command.attempt, f"the task {command.user}/{command.task_id} has two accepted results")
         elif isinstance(command, AdmitNode):
             signed = decode_record(SignedNodeRecord, command.signed_record)

@@ -23,12 +23,15 @@ class CopiesChecker:
     def __init__(self) -> None:
         self.answers: dict[int, int] = {}
         """How many answers said so many copies."""
+        self.said: dict[int, int] = {}
+        """The most copies that an answer spoke of, by entry."""
         self.promised_index = 0
         """The last entry that was answered for with two copies or more."""
 
     def acknowledged(self, node: Node, entry: Entry, copies: int) -> None:
         """A leader answers for an entry."""
         self.answers[copies] = self.answers.get(copies, 0) + 1
+        self.said[entry.index] = max(copies, self.said.get(entry.index, 0))
         if copies > 1:
             self.promised_index = max(self.promised_index, entry.index)
         having = sum(other.disk.log.holds(entry) for other in node.world.nodes.values())

@@ -24,6 +24,12 @@ from simulations.scenarios.elections import (
     reads_at_a_cut_off_leader,
     tied_elections,
 )
+from simulations.scenarios.losses import (
+    flipped_bit_in_agreed_state,
+    flipped_bit_in_the_log,
+    snapshot_cut_half_way,
+    two_nodes_one_lost,
+)
 from simulations.scenarios.members import (
     change_under_partition,
     join_answers_lost,
@@ -56,5 +62,9 @@ ALL: Final[dict[str, Scenario]] = {
         joint_change_behind_a_cut,
         worker_gone_for_good,
         worker_reports_late,
+        two_nodes_one_lost,
+        snapshot_cut_half_way,
+        flipped_bit_in_agreed_state,
+        flipped_bit_in_the_log,
     )
 }

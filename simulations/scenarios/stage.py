@@ -69,7 +69,7 @@ class Stage:
         # In a joint configuration the founder's death alone would stop the hive.
         return (
             len(conf.voters) == self._voters
-            and len(conf.members()) == len(self.world.present())
+            and conf.members() == {node.member_id for node in self.world.present() if node.role.may_vote}
             and not conf.is_joint
             and self.world.is_formed()
         )
