@@ -99,6 +99,8 @@ class JoinAsked:
 
     hive_id: str
     record: SignedNodeRecord
+    hops: int = 0
+    """How many members passed it on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ back, invites, forms, joins, tells the hive its record, gives a hive with nothin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -63,6 +64,7 @@ from hivenode.runtime.hive_life import (
 from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
+from hivenode.transport.metadata import HOPS_MAX
 from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, OnAnswer, Write, Written
 from simulations.disk import Bind
 from simulations.engine import SECOND
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
 
 SUPPLY: Final = 1_000_000_000
 GRANT: Final = 10_000
+
+
 GRANTS_PER_DAY: Final = 1_000_000
 
 
@@ -379,8 +383,11 @@ class HiveLife:
     def asked_to_admit(self, asked: JoinAsked, answer: OnAnswer) -> None:
         """As `LocalPeerHost.accept_join`: the leader asks whether the key lives elsewhere, then lets the node in."""
         replica = self._node.replica
-        if replica is None or not replica.leads or queries.hive(replica.view) is None:
-            answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
+        if replica is None or not replica.leads:
+            self._forward_join(asked, answer)
+            return
+        if queries.hive(replica.view) is None:
+            answer(Failure(code=Code.NO_LEADER, text="the hive is still being born"))
             return
         try:
             joiner = open_record(asked.record, self._world.verify)
@@ -397,6 +404,15 @@ class HiveLife:
             addresses_to_ask(admitted, newcomer),
             lambda claims: self._judge(replica, asked, answer, (admitted, newcomer, claims)),
         )
+
+    def _forward_join(self, asked: JoinAsked, answer: OnAnswer) -> None:
+        """A member that does not lead asks the leader, as `transport.peer_service` does."""
+        leader = self._node.leader_node()
+        if leader is None or leader is self._node or asked.hops >= HOPS_MAX:
+            answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
+            return
+        onward = replace(asked, hops=asked.hops + 1)
+        self._node.ask(self._node.address_of(leader), onward, JOIN_DEADLINE_S, answer)
 
     def _judge(
         self, replica: Replica, asked: JoinAsked, answer: OnAnswer, said: tuple[Claim, Claim, list[Claim]]

@@ -24,6 +24,12 @@ from simulations.scenarios.elections import (
     reads_at_a_cut_off_leader,
     tied_elections,
 )
+from simulations.scenarios.forming import (
+    addresses_change,
+    discovery_loses_most,
+    two_hives_with_data_meet,
+    two_virgin_hives_meet,
+)
 from simulations.scenarios.losses import (
     flipped_bit_in_agreed_state,
     flipped_bit_in_the_log,
@@ -62,6 +68,10 @@ ALL: Final[dict[str, Scenario]] = {
         joint_change_behind_a_cut,
         worker_gone_for_good,
         worker_reports_late,
+        two_virgin_hives_meet,
+        two_hives_with_data_meet,
+        discovery_loses_most,
+        addresses_change,
         two_nodes_one_lost,
         snapshot_cut_half_way,
         flipped_bit_in_agreed_state,
