@@ -12,7 +12,7 @@ from hivenode.runtime.recovery import catch_up, plan_recovery, recovery_write, t
 from simulations.calls import Failure
 from simulations.checkers.violation import demand
 from simulations.disk import StateImage, StateView
-from simulations.node import Node, verify
+from simulations.node import Node
 from simulations.workload import Workload
 
 READS: Final = ("balance", "taken", "task")
@@ -49,7 +49,7 @@ def recover(survivor: Node, lost: Node, load: Workload) -> int:
     checks.copies.survives(survivor)
     log.resume(survivor.disk.state.conf, survivor.disk.state.applied_index)
     state = _StoppedState(survivor.disk.state.image)
-    catch_up(log, state, verify)
+    catch_up(log, state, world.verify)
     tail = tail_of(
         log, hive_id=log.hive_id, node_id=NodeId(survivor.name), incarnation=log.incarnation, conf=state.conf
     )
