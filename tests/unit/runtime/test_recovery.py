@@ -1,22 +1,35 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import nacl.signing
 import pytest
 
-from hivenode.consensus import ConfState, EntryKind, HardState, MemberId, decode_conf_change
+from hivenode.consensus import (
+    ConfChange,
+    ConfState,
+    Entry,
+    EntryKind,
+    HardState,
+    MemberId,
+    decode_conf_change,
+    encode_conf_change,
+)
 from hivenode.consensus.confchange import apply_change
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import NodeId
-from hivenode.encoding.records import decode_record
+from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.recovery import base_of, epoch_of, next_epoch, open_recovery
 from hivenode.errors import HiveError
 from hivenode.identity import Identity, verify_signature
-from hivenode.pool import invariants
-from hivenode.pool.commands import COMMANDS, Envelope, NoteRecovery
+from hivenode.pool import invariants, queries
+from hivenode.pool.commands import COMMANDS, CreateHive, Envelope, NoteRecovery
 from hivenode.pool.recoveries import recoveries
-from hivenode.runtime.recovery import LogTail, RecoveryPlan, plan_recovery, recovery_write
+from hivenode.runtime.recovery import LogTail, RecoveryPlan, catch_up, plan_recovery, recovery_write
+from hivenode.runtime.stores import LogWrite
+from hivenode.storage.log_store import LogStore
+from hivenode.storage.state_store import StateStore
 from tests.unit.pool.driver import Hive
 
 HIVE = "ab" * 16
@@ -146,3 +159,26 @@ def test_a_forged_recovery_is_none() -> None:
     hive = Hive()
     assert hive.send(dataclasses.replace(command, signed_recovery=bytes(data))).reply.refused
     assert recoveries(hive.view) == ()
+
+
+def test_a_stopped_state_is_brought_to_the_end_of_the_log_in_memory_alone(tmp_path: Path) -> None:
+    log, state = LogStore(tmp_path / "log"), StateStore(tmp_path / "state")
+    create = CreateHive(hive_id=HIVE, supply=1_000, signup_grant=10, grants_per_day_max=10)
+    envelope = Envelope(time_ms=1, request_owner="", request_key="", keep_ms=0, command=encode_record(create))
+    birth = encode_conf_change(ConfChange(add_voters=(ME,)))
+    entries = (
+        Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=birth),
+        # Whoever is a voter cannot be made one: nothing changes, as at a member that applies it.
+        Entry(term=2, index=2, kind=EntryKind.CONF_CHANGE, data=birth),
+        Entry(term=2, index=3, kind=EntryKind.NORMAL, data=b""),
+        Entry(term=2, index=4, kind=EntryKind.NORMAL, data=encode_record(envelope)),
+    )
+    log.bind(HIVE, LogWrite(hard_state=HardState(term=2, vote=None, commit=1), entries=entries))
+    catch_up(log, state)
+    assert (state.applied_index, state.conf) == (4, ConfState(voters=frozenset({ME})))
+    assert queries.hive(state) is not None
+    state.close()
+    log.close()
+    again = StateStore(tmp_path / "state")
+    assert (again.applied_index, queries.hive(again)) == (0, None)
+    again.close()
