@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from hivenode.encoding.node_record import Capabilities
 from hivenode.encoding.records import Record, RecordFamily
 from hivenode.errors import Code
-from hivenode.pool.records import AttemptOutcome, BlobRef, NodeRights, TaskSpec, UserRole
+from hivenode.pool.records import AttemptOutcome, BlobRef, NodeRights, TaskSpec, TrustMode, UserRole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +310,50 @@ class RefreshSession(Record):
     lifetime_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTrust(Record):
+    """How machines come in: of the founder, once, before there is anything in the hive."""
+
+    KIND = 140
+    mode: TrustMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateJoinToken(Record):
+    """A token that lets machines in. `key_hash`: SHA-256 of its public key, in hex. Reply: number = its expiry in ms."""
+
+    KIND = 141
+    key_hash: str
+    rights: NodeRights
+    lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveNode(Record):
+    """A node may come in, or one that is in may vote. Reply: text = its id."""
+
+    KIND = 142
+    node_id: str
+    rights: NodeRights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenyNode(Record):
+    """A node that is not in is kept out until it is approved. Reply: text = its id."""
+
+    KIND = 143
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeNode(Record):
+    """A node goes at once, as by `RemoveNode`, and is kept out until it is approved. Reply: text = its id."""
+
+    KIND = 144
+    node_id: str
+    reason: str
+
+
 COMMANDS: Final = RecordFamily(
     CreateHive,
     RegisterUser,
@@ -335,6 +379,11 @@ COMMANDS: Final = RecordFamily(
     ClaimNode,
     LogIn,
     RefreshSession,
+    SetTrust,
+    CreateJoinToken,
+    ApproveNode,
+    DenyNode,
+    RevokeNode,
 )
 
 Command: TypeAlias = (
@@ -362,5 +411,10 @@ Command: TypeAlias = (
     | ClaimNode
     | LogIn
     | RefreshSession
+    | SetTrust
+    | CreateJoinToken
+    | ApproveNode
+    | DenyNode
+    | RevokeNode
 )
 """What `COMMANDS.decode` returns."""

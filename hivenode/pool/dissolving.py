@@ -1,8 +1,8 @@
 """The end of a hive that has nothing in it: two hives that met too late become one, because this one gives itself up.
 
 Rules
-1. Only a *virgin* hive dissolves: no user, no task, no foreign worker. The check and the decision are one log entry, so nothing
-   can come between them.
+1. Only a *virgin* hive dissolves: no user, no task, no foreign worker, and nothing decided about who may join. The check and the
+   decision are one log entry, so nothing can come between them.
 2. After the decision every command is refused, with a code that says "not done, ask again": nothing is acknowledged that the
    members are about to throw away. The decision is final; the same command again is the same success.
 """
@@ -34,7 +34,8 @@ def is_virgin(view: ReadView) -> bool:
     counters = (keys.USERS_COUNTER, keys.PENDING_COUNTER, keys.RUNNING_COUNTER, keys.ENDED_COUNTER)
     if any(count(view, key) for key in counters) or chain.head(view)[0] > 1:
         return False
-    return next(iter(view.scan(keys.FOREIGN_COUNTS)), None) is None
+    decisions = (keys.FOREIGN_COUNTS, keys.TRUST, keys.JOIN_TOKENS, keys.APPROVALS, keys.DENIED)
+    return all(next(iter(view.scan(table)), None) is None for table in decisions)
 
 
 def refuse_when_dissolved(view: ReadView, command: Command) -> None:

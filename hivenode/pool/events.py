@@ -61,6 +61,13 @@ class NodeRemoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRevoked:
+    """The node was removed since it is not trusted any more: nobody speaks to it from now on."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HiveCreated:
     hive_id: str
 
@@ -98,6 +105,7 @@ Event: TypeAlias = (
     | AttemptClosed
     | NodeChanged
     | NodeRemoved
+    | NodeRevoked
     | HiveCreated
     | HiveDissolved
     | BlobReleased

@@ -29,6 +29,11 @@ _PRIMARY = (
     keys.SESSIONS,
     keys.NODES,
     keys.REMOVED_NODES,
+    keys.REMOVED_AT,
+    keys.TRUST,
+    keys.JOIN_TOKENS,
+    keys.APPROVALS,
+    keys.DENIED,
     keys.CLAIMS,
     keys.TASKS,
     keys.REQUESTS,
@@ -50,6 +55,7 @@ def check(view: ReadView) -> None:
     numbers: Counter[bytes] = Counter()
     _check_users(view, wanted, numbers)
     _check_nodes(view, numbers)
+    _check_removed(view, wanted, numbers)
     tasks = [decode_record(TaskRecord, row) for _, row in view.scan(keys.TASKS)]
     for task in tasks:
         _check_task(view, task)
@@ -89,6 +95,17 @@ def _check_nodes(view: ReadView, numbers: Counter[bytes]) -> None:
         numbers[keys.NODES_COUNTER] += 1
         if entry.kind is NodeKind.FOREIGN:
             numbers[keys.by_user(keys.FOREIGN_COUNTS, entry.owner)] += 1
+
+
+def _check_removed(view: ReadView, wanted: Rows, numbers: Counter[bytes]) -> None:
+    for key, at in view.scan(keys.REMOVED_AT):
+        ensure(view.get(keys.REMOVED_NODES + key[1:]) is not None, "the time of a removal that was none")
+        wanted[keys.REMOVED_ORDER + at + key[1:]] = b""
+        numbers[keys.REMOVED_COUNTER] += 1
+    for key, _ in view.scan(keys.DENIED):
+        node = queries.node(view, key[1:].decode())
+        ensure(node is None or node.kind is NodeKind.FOREIGN, "a node is in the hive and kept out of it")
+        numbers[keys.DENIED_COUNTER] += 1
 
 
 def _check_requests(view: ReadView, wanted: Rows, numbers: Counter[bytes]) -> None:

@@ -16,6 +16,12 @@ than 511 bytes, which is LMDB's limit.
 | `SESSION_COUNTS` | user | how many sessions stand in `SESSIONS_OF_USER` |
 | `NODES` | node | NodeEntry |
 | `REMOVED_NODES` | node | the incarnation with which it was removed |
+| `REMOVED_AT` | node | log index of its removal |
+| `REMOVED_ORDER` | log index, node | |
+| `TRUST` | | the hive's TrustMode, when it is not `lan` |
+| `JOIN_TOKENS` | hash of its public key | JoinTokenRecord |
+| `APPROVALS` | node | ApprovalRecord, of a node that is not in yet |
+| `DENIED` | node | ms since when it is kept out |
 | `FOREIGN_COUNTS` | user | how many foreign workers the user has |
 | `CLAIMS` | node | when the newest claim expires that was taken from the node |
 | `TASKS` | user, task | TaskRecord |
@@ -54,6 +60,12 @@ SESSION_COUNTS: Final = b"X"
 NODES: Final = b"N"
 FOREIGN_COUNTS: Final = b"f"
 REMOVED_NODES: Final = b"G"
+REMOVED_AT: Final = b"i"
+REMOVED_ORDER: Final = b"I"
+TRUST: Final = b"m"
+JOIN_TOKENS: Final = b"k"
+APPROVALS: Final = b"v"
+DENIED: Final = b"V"
 CLAIMS: Final = b"C"
 TASKS: Final = b"t"
 TASKS_OF_USER: Final = b"T"
@@ -86,6 +98,12 @@ TABLES: Final = (
     FOREIGN_COUNTS,
     TASKS,
     REMOVED_NODES,
+    REMOVED_AT,
+    REMOVED_ORDER,
+    TRUST,
+    JOIN_TOKENS,
+    APPROVALS,
+    DENIED,
     CLAIMS,
     TASKS_OF_USER,
     UNENDED_COUNTS,
@@ -106,6 +124,8 @@ TABLES: Final = (
 
 USERS_COUNTER: Final = COUNTERS + b"users"
 NODES_COUNTER: Final = COUNTERS + b"nodes"
+REMOVED_COUNTER: Final = COUNTERS + b"removed"
+DENIED_COUNTER: Final = COUNTERS + b"denied"
 PENDING_COUNTER: Final = COUNTERS + b"pending"
 RUNNING_COUNTER: Final = COUNTERS + b"running"
 ENDED_COUNTER: Final = COUNTERS + b"ended"

@@ -17,6 +17,9 @@ from hivenode.pool.events import NodeChanged, NodeRemoved
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
 from hivenode.pool.tasks import give_up_attempt, node_tails, task_at
 
+REMOVED_MAX: Final = 4_096
+"""Removals remembered. A node of an older one that comes back with its old log is the same member with all its votes, which is
+safe: what is remembered only spares the hive a node that its owner meant to be rid of."""
 FOREIGN_WORKERS_MAX: Final = 1_000
 """Foreign workers of one user: they cost the hive a row each and are given nothing."""
 
@@ -42,6 +45,7 @@ def write_node(view: StateView, entry: NodeEntry) -> None:
 def admit_node(ctx: Context, command: AdmitNode) -> Reply:
     """A node of the hive, new or with a newer record; a record that is not newer changes nothing. Reply: text = its id."""
     record = _open(ctx, command.signed_record)
+    refuse_denied(ctx.view, record.node_id)
     _refuse_removed(ctx, record)
     known = find_node(ctx.view, record.node_id)
     if known is not None and known.kind is NodeKind.FOREIGN:
@@ -68,6 +72,7 @@ def admit_node(ctx: Context, command: AdmitNode) -> Reply:
     write_node(ctx.view, entry)
     if known is None:
         bump(ctx.view, keys.NODES_COUNTER, 1)
+    ctx.view.delete(keys.by_text(keys.APPROVALS, record.node_id))
     ctx.events.append(NodeChanged(node_id=record.node_id))
     return dataclasses.replace(DONE, text=record.node_id)
 
@@ -79,9 +84,41 @@ def _refuse_removed(ctx: Context, record: NodeRecord) -> None:
         return
     if removed == record.incarnation:
         raise HiveError(
-            Code.PEER_REJECTED, "The node was removed from the hive; it can come back with an empty data directory."
+            Code.NODE_REMOVED, "The node was removed from the hive; it can come back with an empty data directory."
         )
-    ctx.view.delete(keys.by_text(keys.REMOVED_NODES, record.node_id))
+    forget_removal(ctx.view, record.node_id)
+
+
+def _remember_removal(ctx: Context, entry: NodeEntry) -> None:
+    forget_removal(ctx.view, entry.node_id)
+    at = keys.number(ctx.index)
+    ctx.view.put(keys.by_text(keys.REMOVED_NODES, entry.node_id), entry.incarnation.encode())
+    ctx.view.put(keys.by_text(keys.REMOVED_AT, entry.node_id), at)
+    ctx.view.put(keys.REMOVED_ORDER + at + entry.node_id.encode(), b"")
+    if bump(ctx.view, keys.REMOVED_COUNTER, 1) > REMOVED_MAX:
+        oldest, _ = next(iter(ctx.view.scan(keys.REMOVED_ORDER)))
+        forget_removal(ctx.view, oldest[len(keys.REMOVED_ORDER) + len(at) :].decode())
+
+
+def forget_removal(view: StateView, node_id: str) -> None:
+    """The node may come back with the log that it had."""
+    view.delete(keys.by_text(keys.REMOVED_NODES, node_id))
+    at = view.get(keys.by_text(keys.REMOVED_AT, node_id))
+    if at is not None:
+        view.delete(keys.by_text(keys.REMOVED_AT, node_id))
+        view.delete(keys.REMOVED_ORDER + at + node_id.encode())
+        bump(view, keys.REMOVED_COUNTER, -1)
+
+
+def is_denied(view: ReadView, node_id: str) -> bool:
+    """Whether the node is kept out until it is approved."""
+    return keys.sound(node_id) and view.get(keys.by_text(keys.DENIED, node_id)) is not None
+
+
+def refuse_denied(view: ReadView, node_id: str) -> None:
+    """Raises NODE_REMOVED for a node that is kept out."""
+    if is_denied(view, node_id):
+        raise HiveError(Code.NODE_REMOVED, "This node is kept out of the hive: an operator denied or revoked it.")
 
 
 def _open(ctx: Context, signed_record: bytes) -> NodeRecord:
@@ -108,7 +145,7 @@ def remove_node(ctx: Context, command: RemoveNode) -> Reply:
     for tail in [tail for tail, _ in node_tails(ctx.view, entry.node_id)]:
         give_up_attempt(ctx, task_at(ctx.view, tail), reason, revoke=True)
     if entry.kind is NodeKind.HIVE:
-        ctx.view.put(keys.by_text(keys.REMOVED_NODES, entry.node_id), entry.incarnation.encode())
+        _remember_removal(ctx, entry)
     _remove(ctx, entry)
     return DONE
 

@@ -73,6 +73,18 @@ class NodeRights(Enum):
 
 
 @unique
+class TrustMode(Enum):
+    """How a machine that nobody knows comes into the hive."""
+
+    LAN = "lan"
+    """By itself from the same network: as a voter within an hour after the hive was formed, later as a worker."""
+    TOKEN = "token"
+    """With a join token."""
+    APPROVE = "approve"
+    """When an operator approves it; a join token is an approval in advance."""
+
+
+@unique
 class AttemptOutcome(Enum):
     """How an attempt ended, as its worker saw it."""
 
@@ -218,3 +230,22 @@ class DissolvedRecord(Record):
     target_hive_id: str
     target_addresses: tuple[str, ...]
     decided_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinTokenRecord(Record):
+    """A join token, under the hash of its public key."""
+
+    KIND = 30
+    rights: NodeRights
+    created_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRecord(Record):
+    """With which rights a node that is not in yet may come in."""
+
+    KIND = 31
+    rights: NodeRights
+    expires_ms: int

@@ -31,10 +31,23 @@ from hivenode.encoding.node_record import Verify
 from hivenode.encoding.records import decode_record
 from hivenode.encoding.state_view import StateView
 from hivenode.errors import Code, HiveError
-from hivenode.pool import attempts, claims, dissolving, keys, nodes, recoveries, requests, submission, users, validation
+from hivenode.pool import (
+    attempts,
+    claims,
+    dissolving,
+    joining,
+    keys,
+    nodes,
+    recoveries,
+    requests,
+    submission,
+    users,
+    validation,
+)
 from hivenode.pool.commands import (
     COMMANDS,
     AdmitNode,
+    ApproveNode,
     AssignTask,
     ChangePassword,
     ClaimAdmin,
@@ -42,6 +55,8 @@ from hivenode.pool.commands import (
     CloseSession,
     Command,
     CreateHive,
+    CreateJoinToken,
+    DenyNode,
     DissolveHive,
     EndAttempt,
     Envelope,
@@ -54,6 +69,8 @@ from hivenode.pool.commands import (
     RegisterUser,
     RemoveNode,
     Reply,
+    RevokeNode,
+    SetTrust,
     SetUserRole,
     StartAttempt,
     StopTask,
@@ -172,5 +189,15 @@ def _dispatch(ctx: Context, command: Command) -> Reply:
             return users.log_in(ctx, command)
         case RefreshSession():
             return users.refresh_session(ctx, command)
+        case SetTrust():
+            return joining.set_trust(ctx, command)
+        case CreateJoinToken():
+            return joining.create_join_token(ctx, command)
+        case ApproveNode():
+            return joining.approve_node(ctx, command)
+        case DenyNode():
+            return joining.deny_node(ctx, command)
+        case RevokeNode():
+            return joining.revoke_node(ctx, command)
         case _:
             assert_never(command)

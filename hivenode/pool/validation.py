@@ -217,6 +217,12 @@ def check_capabilities(offer: Capabilities) -> None:
     check_number("slots", offer.slots)
 
 
+def check_hash(text: str) -> None:
+    """64 hexadecimal digits."""
+    if len(text) != _SHA256_DIGITS or not _HEX.issuperset(text):
+        raise _refuse("A hash has 64 hexadecimal digits.")
+
+
 def check_node_record(record: NodeRecord) -> None:
     """A node's own statement, each field within its bound; at most 16 addresses."""
     check_node_id(record.node_id)

@@ -14,18 +14,23 @@ from hivenode.encoding.records import Record, encode_record
 from hivenode.pool import invariants, queries
 from hivenode.pool.commands import (
     AdmitNode,
+    ApproveNode,
     AssignTask,
     ChangePassword,
     ClaimAdmin,
     ClaimNode,
     CloseSession,
     CreateHive,
+    CreateJoinToken,
+    DenyNode,
     EndAttempt,
     LoseAttempt,
     OpenSession,
     RegisterForeignWorker,
     RegisterUser,
     RemoveNode,
+    RevokeNode,
+    SetTrust,
     SetUserRole,
     StartAttempt,
     StopTask,
@@ -35,7 +40,7 @@ from hivenode.pool.commands import (
     UnregisterNode,
 )
 from hivenode.pool.placement import LiveNode, plan
-from hivenode.pool.records import AttemptOutcome, BlobRef, Needs, NodeRights, Priority, TaskSpec, UserRole
+from hivenode.pool.records import AttemptOutcome, BlobRef, Needs, NodeRights, Priority, TaskSpec, TrustMode, UserRole
 from hivenode.pool.state_machine import Applied, apply
 from simulations.views import MemoryView
 from tests.unit.pool.driver import (
@@ -131,6 +136,16 @@ any_command: st.SearchStrategy[Record] = st.one_of(
     st.builds(SetUserRole, session_id=sessions, username=users, role=st.sampled_from(UserRole)),
     st.builds(ClaimAdmin, session_id=sessions, signed_claim=claims),
     st.builds(ClaimNode, session_id=sessions, signed_claim=claims),
+    st.builds(SetTrust, mode=st.sampled_from(TrustMode)),
+    st.builds(
+        CreateJoinToken,
+        key_hash=st.sampled_from(("0" * 64, "1" * 64, "x")),
+        rights=st.sampled_from(NodeRights),
+        lifetime_ms=st.sampled_from((-1, 1_000, 3_600_000)),
+    ),
+    st.builds(ApproveNode, node_id=node_ids, rights=st.sampled_from(NodeRights)),
+    st.builds(DenyNode, node_id=node_ids),
+    st.builds(RevokeNode, node_id=node_ids, reason=st.text(max_size=3)),
     st.builds(Sweep, keep_tasks_ms=st.sampled_from((-1, 0, 1_000)), rows_max=st.sampled_from((0, 1, 100))),
 )
 

@@ -83,7 +83,7 @@ def test_removed_node_comes_back_with_another_log_only() -> None:
     assert entry is not None
     hive.do(RemoveNode(node_id=node, reason="sold"))
     assert queries.was_removed(hive.view, node, entry.incarnation)
-    hive.refused(admission(1, sequence=2), Code.PEER_REJECTED)
+    hive.refused(admission(1, sequence=2), Code.NODE_REMOVED)
     record = signed_record(1, sequence=3, incarnation="another")
     hive.do(AdmitNode(signed_record=encode_record(record), rights=NodeRights.VOTER))
     assert not queries.was_removed(hive.view, node, entry.incarnation)
