@@ -63,6 +63,9 @@ class Config(BaseSettings):
     """Addresses of the interfaces to use for mDNS; empty for all but those of containers and VPNs."""
     mdns_group: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,32}$")
     """Nodes of different groups pass over each other's announcements: two hives on one network, on purpose."""
+    trust: Literal["lan", "token", "approve"] = "lan"
+    """How machines come into a hive that this node forms: lan takes those of the same network, as voters in the first hour; token
+    and approve take nobody unasked, and make a fresh node form its own hive instead of joining one that it meets."""
     insecure: bool = False
     """Allows the plain-text API on an address that is not loopback."""
 

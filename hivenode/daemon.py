@@ -33,12 +33,14 @@ from hivenode.config import Config, split_address
 from hivenode.consensus import MemberId
 from hivenode.discovery.bootstrap import BootstrapFinder
 from hivenode.discovery.finder import Candidate, join_host_port
-from hivenode.discovery.interfaces import lan_addresses, watch
+from hivenode.discovery.interfaces import is_on_lan, lan_addresses, watch
 from hivenode.discovery.mdns import Announcement, MdnsFinder
+from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate, load_identity
 from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
+from hivenode.pool.events import Event, NodeRevoked
 from hivenode.pool.records import NodeKind, TaskRecord, TaskState, UserName, UserRecord
 from hivenode.runtime.accounts import HiveAccounts
 from hivenode.runtime.claim_code import ClaimCode
@@ -49,11 +51,13 @@ from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.errand import Errand
 from hivenode.runtime.hive_end import Tombstones
 from hivenode.runtime.hive_life import HiveLife
+from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
 from hivenode.runtime.peer_host import LocalPeerHost
 from hivenode.runtime.ports import PeerAddress
 from hivenode.runtime.registry import NodeRegistry
 from hivenode.runtime.replica import Replica
+from hivenode.runtime.roster import Roster
 from hivenode.runtime.status import NodeStatus
 from hivenode.runtime.supervision import Ending, ExitCode, Supervisor
 from hivenode.runtime.voter_keeper import VoterKeeper
@@ -223,6 +227,7 @@ class Daemon:
 
     def _make_node(self, identity: Identity, snapshots: SnapshotFolder) -> None:
         """What this node is towards others: the way to its peers, its place in the hive, its life there."""
+        self._desk = JoinDesk(_clock_ms, _wall_ms)
         self._peers = GrpcPeers(
             Self(
                 identity=identity,
@@ -238,6 +243,7 @@ class Daemon:
             log=self._log_store,
             state=self._state_store,
             snapshots=snapshots,
+            roster=Roster(self._folder.path),
             writer=self._writer,
             peers=self._peers,
             spawn=self._supervisor.run,
@@ -255,6 +261,7 @@ class Daemon:
             tombstones=Tombstones(self._folder.path),
             errand=self._errand,
             restart=self._restart,
+            left=self._leave,
             stop=self._stop_for_owner,
         )
         self._host = LocalPeerHost(
@@ -263,6 +270,7 @@ class Daemon:
             peers=self._peers,
             coordinator=lambda: self._coordinator,
             digests=lambda: self._digests,
+            desk=self._desk,
             manage=lambda order, deadline_s: self._cluster.carry_out(order, deadline_s),
             start=self._supervisor.beside,
         )
@@ -289,6 +297,7 @@ class Daemon:
             connected=lambda: self._host.connected,
             left=self._leave,
             moves=self._move,
+            desk=self._desk,
         )
         self._accounts = HiveAccounts(self._local, self._local, identity, config)
         self._claim_code = ClaimCode(path, identity, self._local.hive_id, _wall_ms)
@@ -315,6 +324,7 @@ class Daemon:
             peer_address=lambda: self._server.peer_address,
             capabilities=self._work.capabilities,
             hears=lambda node: self._host.hears(node),
+            desk=self._desk,
             sizes=lambda: (("log", *self._log_store.sizes()), ("state", *self._state_store.sizes())),
         )
         return ServedPorts(
@@ -332,6 +342,8 @@ class Daemon:
             blobs=self._blobs,
             user_of=self._user_of,
             admits=self._local.admits,
+            is_voter=self._local.may_hold_state,
+            on_lan=is_on_lan,
             now_ms=_wall_ms,
             on_broken=self._supervisor.broken,
         )
@@ -384,6 +396,15 @@ class Daemon:
             if entry.kind is NodeKind.HIVE:
                 self._local.note_address(PeerAddress(node_id=entry.node_id, addresses=entry.addresses))
         self._local.follow_addresses(replica)
+        replica.subscribe(self._cut_off)
+
+    def _cut_off(self, events: tuple[Event, ...]) -> None:
+        for event in events:
+            if isinstance(event, NodeRevoked):
+                node = NodeId(event.node_id)
+                _log.warning("cut off a node that is not trusted any more", node=node)
+                self._server.cut_off(node)
+                self._peers.cut_off(node)
 
     async def _compare_digest(self, leader: MemberId, report: DigestReport) -> Verdict:
         return await self._peers.compare_digest(self._local.address_of(node_of(leader)), report, ASK_DEADLINE_S)
@@ -402,9 +423,9 @@ class Daemon:
         self.wants_restart, self.keeps_hive = True, keep
         self._supervisor.end(ExitCode.STOPPED)
 
-    def _move(self, hive_id: str, address: str) -> None:
+    def _move(self, hive_id: str, address: str, token: str) -> None:
         """The owner wants this node in another hive: the next life begins fresh and joins that one."""
-        self._errand.begin(hive_id, address)
+        self._errand.begin(hive_id, address, token)
         _log.warning("this node goes to another hive, as its owner asked", hive=hive_id, address=address)
         self._restart(True)
 

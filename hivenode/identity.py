@@ -72,6 +72,11 @@ class Identity:
         return f"Identity({self.node_id})"
 
 
+def identity_of(seed: bytes) -> Identity:
+    """The key pair of 32 secret bytes."""
+    return Identity(nacl.signing.SigningKey(seed))
+
+
 def load_identity(data_dir: Path) -> Identity:
     """The identity kept in `data_dir`, made at the first call; the file has mode 0600.
 
@@ -91,7 +96,7 @@ def load_identity(data_dir: Path) -> Identity:
             f"{path} is damaged ({len(seed)} bytes, {_SEED_BYTES} are wanted): restore it from a backup, "
             "or remove the data directory to start as a new node",
         )
-    return Identity(nacl.signing.SigningKey(seed))
+    return identity_of(seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from hivenode.cli.output import print_json
 from hivenode.cli.settings import current_settings, shared_options
 
 _ROLES: Final = ("auto", "pool", "worker", "master")
+_TRUST: Final = ("lan", "token", "approve")
 _EXECUTORS: Final = ("auto", "docker", "sandbox", "process", "none")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -23,6 +24,7 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 @click.option("--bootstrap", metavar="HOST:PORT", multiple=True, help="A peer to try besides mDNS; repeatable.")
 @click.option("--mdns-interface", metavar="IP", multiple=True, help="Use mDNS on this address only; repeatable.")
 @click.option("--no-mdns", is_flag=True, help="Neither announce nor look on the local network.")
+@click.option("--trust", type=click.Choice(_TRUST), help="Who may join a hive that this machine forms.")
 @click.option("--executor", type=click.Choice(_EXECUTORS), help="What runs tasks; process has no isolation.")
 @click.option("--docker-host", metavar="URL", help="The Docker engine, instead of DOCKER_HOST or the usual socket.")
 @click.option("--slots", type=int, help="Tasks that run at once; 0 takes two for each core.")

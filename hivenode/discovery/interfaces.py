@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 import ifaddr
@@ -43,6 +43,26 @@ def lan_addresses(exclude: Sequence[str] = EXCLUDED_PREFIXES) -> tuple[str, ...]
                     pass
     # A self-assigned address (RFC 3927) is the only one on a cable without a DHCP server, and no use beside a real one.
     return tuple(dict.fromkeys([*(ipv4 or ipv4_link_local), *ipv6]))[:ADDRESSES_MAX]
+
+
+def is_on_lan(address: str, exclude: Sequence[str] = EXCLUDED_PREFIXES) -> bool:
+    """Whether an IP address is of this machine, or of a network that one of its interfaces is directly in."""
+    try:
+        wanted = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(wanted, IPv6Address) and wanted.ipv4_mapped is not None:
+        wanted = wanted.ipv4_mapped
+    if wanted.is_loopback:
+        return True
+    for adapter in ifaddr.get_adapters():
+        if adapter.name.startswith(tuple(exclude)):
+            continue
+        for entry in adapter.ips:
+            own = entry.ip if isinstance(entry.ip, str) else entry.ip[0].partition("%")[0]
+            if wanted in ip_network(f"{own}/{entry.network_prefix}", strict=False):
+                return True
+    return False
 
 
 async def watch(

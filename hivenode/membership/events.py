@@ -45,6 +45,7 @@ class PeerConfirmed:
         members: how many nodes its hive has.
         hive_created_ms: when its hive was formed.
         confirmed: the peers without a hive that it has itself confirmed.
+        closed: its hive takes in only whom an operator names.
     """
 
     address: str
@@ -56,6 +57,7 @@ class PeerConfirmed:
     hive_created_ms: int
     members: int
     confirmed: frozenset[NodeId]
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,10 @@ Rules
 5. A promise to a founder binds for `promise_ms`: until then the promised node forms nothing and promises nothing else.
 6. A founder that is refused does not form: the refusing node is bound to somebody, so a hive may be in birth elsewhere.
 7. A hive with nothing in it is given up for a better one (order of rule 3): a lone one at any time, one of several members
-   within `PAIRING_MS` of its birth, and by its leader alone. Every other foreign hive is only reported.
+   within `PAIRING_MS` of its birth, and by its leader alone; never for a hive that takes in only whom an operator names. Every
+   other foreign hive is only reported.
 8. A node whose owner named a hive joins that one, however long it takes, and neither forms nor founds any.
+9. A node whose owner wants no strangers forms a hive by itself, and promises itself to nobody.
 
 Theory of operation
    A fresh node calls every candidate, again and again, and so keeps a picture of who answers, in which phase, and whether
@@ -140,11 +142,17 @@ class FormationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Me:
-    """This node. `bound_to`: the hive that its owner named; empty when it may join any, or form one."""
+    """This node.
+
+    Args:
+        bound_to: the hive that its owner named; empty when it may join any, or form one.
+        alone: its owner wants no strangers: it founds a hive by itself, and joins none that its owner did not name.
+    """
 
     node_id: NodeId
     may_vote: bool
     bound_to: str = ""
+    alone: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -336,6 +344,8 @@ class Formation:
             return "this node has no voter right and founds no hive"
         if self._me.bound_to:
             return "this node is about to enter another hive"
+        if self._me.alone:
+            return "the owner of this node wants no strangers"
         match self._state:
             case FormationState.LISTENING | FormationState.WAITING:
                 return ""
@@ -418,6 +428,8 @@ class Formation:
             self._invite(now_ms)
 
     def _blockers(self, now_ms: int) -> list[_Peer]:
+        if self._me.alone:
+            return []
         return [peer for node_id, peer in self._peers.items() if self._blocks(node_id, peer, now_ms)]
 
     def _blocks(self, node_id: NodeId, peer: _Peer, now_ms: int) -> bool:
@@ -448,6 +460,7 @@ class Formation:
             and not peer.passed_over
             and peer.facts.phase is not PeerPhase.MEMBER
             and self._me.node_id in peer.facts.confirmed
+            and not self._me.alone
         ][:FOUNDERS_MAX]
         self._invited = dict.fromkeys(founders)
         for node_id in founders:
@@ -537,6 +550,8 @@ class Formation:
 
     def _hives(self) -> list[HiveSeen]:
         seen = hives_of([peer.facts for peer in self._peers.values()])
+        if self._me.alone and not self._me.bound_to and self._state not in _IN_HIVE:
+            return []
         bound_to = self._me.bound_to if self._state not in _IN_HIVE else ""
         return [hive for hive in seen if not bound_to or hive.hive_id == bound_to]
 
@@ -556,7 +571,8 @@ class Formation:
         mine = HiveSeen(
             hive_id=self._hive_id, members=own.members, created_ms=own.hive_created_ms, node_ids=(), address=""
         )
-        best = best_hive([mine, *others])
+        closed = {peer.facts.hive_id for peer in self._peers.values() if peer.facts.closed}
+        best = best_hive([mine, *(hive for hive in others if hive.hive_id not in closed)])
         fresh_ms = 2 * self._config.lone_recall_ms
         if best.hive_id == self._hive_id or not self._foreign.may_join(best.hive_id, now_ms):
             return

@@ -11,7 +11,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("node_id", "hive_id", "role", "phase", "version", "api_address", "peer_address", "peer_addresses", "leader_node_id", "leader_address", "term", "commit_index", "applied_index", "members", "nodes", "copies", "users", "tasks_pending", "tasks_running", "tasks_ended", "ledger_height", "supply", "executor", "executor_note", "warnings")
+    __slots__ = ("node_id", "hive_id", "role", "phase", "version", "api_address", "peer_address", "peer_addresses", "leader_node_id", "leader_address", "term", "commit_index", "applied_index", "members", "nodes", "copies", "users", "tasks_pending", "tasks_running", "tasks_ended", "ledger_height", "supply", "executor", "executor_note", "warnings", "trust")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HIVE_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class GetStatusResponse(_message.Message):
     EXECUTOR_FIELD_NUMBER: _ClassVar[int]
     EXECUTOR_NOTE_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     hive_id: str
     role: str
@@ -62,7 +63,8 @@ class GetStatusResponse(_message.Message):
     executor: str
     executor_note: str
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node_id: _Optional[str] = ..., hive_id: _Optional[str] = ..., role: _Optional[str] = ..., phase: _Optional[str] = ..., version: _Optional[str] = ..., api_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., peer_addresses: _Optional[_Iterable[str]] = ..., leader_node_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., nodes: _Optional[int] = ..., copies: _Optional[int] = ..., users: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_ended: _Optional[int] = ..., ledger_height: _Optional[int] = ..., supply: _Optional[int] = ..., executor: _Optional[str] = ..., executor_note: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    trust: str
+    def __init__(self, node_id: _Optional[str] = ..., hive_id: _Optional[str] = ..., role: _Optional[str] = ..., phase: _Optional[str] = ..., version: _Optional[str] = ..., api_address: _Optional[str] = ..., peer_address: _Optional[str] = ..., peer_addresses: _Optional[_Iterable[str]] = ..., leader_node_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., nodes: _Optional[int] = ..., copies: _Optional[int] = ..., users: _Optional[int] = ..., tasks_pending: _Optional[int] = ..., tasks_running: _Optional[int] = ..., tasks_ended: _Optional[int] = ..., ledger_height: _Optional[int] = ..., supply: _Optional[int] = ..., executor: _Optional[str] = ..., executor_note: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., trust: _Optional[str] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("member_id", "node_id", "voter", "match_index", "alive")
@@ -392,6 +394,54 @@ class NodeManaged(_message.Message):
     node_id: str
     def __init__(self, node_id: _Optional[str] = ...) -> None: ...
 
+class CreateJoinTokenRequest(_message.Message):
+    __slots__ = ("rights", "lifetime_s")
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    rights: str
+    lifetime_s: int
+    def __init__(self, rights: _Optional[str] = ..., lifetime_s: _Optional[int] = ...) -> None: ...
+
+class CreateJoinTokenResponse(_message.Message):
+    __slots__ = ("token", "expires_ms")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    expires_ms: int
+    def __init__(self, token: _Optional[str] = ..., expires_ms: _Optional[int] = ...) -> None: ...
+
+class ListPendingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPendingResponse(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[PendingNode]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[PendingNode, _Mapping]]] = ...) -> None: ...
+
+class PendingNode(_message.Message):
+    __slots__ = ("node_id", "hostname", "addresses", "wants", "is_in")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    WANTS_FIELD_NUMBER: _ClassVar[int]
+    IS_IN_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    hostname: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    wants: str
+    is_in: bool
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., wants: _Optional[str] = ..., is_in: _Optional[bool] = ...) -> None: ...
+
+class ApproveNodeRequest(_message.Message):
+    __slots__ = ("node_id", "rights")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    rights: str
+    def __init__(self, node_id: _Optional[str] = ..., rights: _Optional[str] = ...) -> None: ...
+
 class LeaveHiveRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -401,12 +451,14 @@ class LeaveHiveResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class JoinHiveRequest(_message.Message):
-    __slots__ = ("address", "abandon")
+    __slots__ = ("address", "abandon", "token")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     ABANDON_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     address: str
     abandon: bool
-    def __init__(self, address: _Optional[str] = ..., abandon: _Optional[bool] = ...) -> None: ...
+    token: str
+    def __init__(self, address: _Optional[str] = ..., abandon: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
 
 class JoinHiveResponse(_message.Message):
     __slots__ = ("hive_id",)
@@ -443,7 +495,7 @@ class ChallengeRequest(_message.Message):
     def __init__(self, caller_record: _Optional[bytes] = ..., caller_nonce: _Optional[bytes] = ..., hive_id: _Optional[str] = ...) -> None: ...
 
 class ChallengeResponse(_message.Message):
-    __slots__ = ("callee_record", "callee_nonce", "hive_id", "signature", "phase", "hive_created_ms", "members", "leader_node_id", "leader_addresses", "confirmed", "instance", "former_hives", "recoveries")
+    __slots__ = ("callee_record", "callee_nonce", "hive_id", "signature", "phase", "hive_created_ms", "members", "leader_node_id", "leader_addresses", "confirmed", "instance", "former_hives", "recoveries", "closed")
     CALLEE_RECORD_FIELD_NUMBER: _ClassVar[int]
     CALLEE_NONCE_FIELD_NUMBER: _ClassVar[int]
     HIVE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -457,6 +509,7 @@ class ChallengeResponse(_message.Message):
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     FORMER_HIVES_FIELD_NUMBER: _ClassVar[int]
     RECOVERIES_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
     callee_record: bytes
     callee_nonce: bytes
     hive_id: str
@@ -470,7 +523,8 @@ class ChallengeResponse(_message.Message):
     instance: str
     former_hives: _containers.RepeatedScalarFieldContainer[str]
     recoveries: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, callee_record: _Optional[bytes] = ..., callee_nonce: _Optional[bytes] = ..., hive_id: _Optional[str] = ..., signature: _Optional[bytes] = ..., phase: _Optional[str] = ..., hive_created_ms: _Optional[int] = ..., members: _Optional[int] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., confirmed: _Optional[_Iterable[str]] = ..., instance: _Optional[str] = ..., former_hives: _Optional[_Iterable[str]] = ..., recoveries: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    closed: bool
+    def __init__(self, callee_record: _Optional[bytes] = ..., callee_nonce: _Optional[bytes] = ..., hive_id: _Optional[str] = ..., signature: _Optional[bytes] = ..., phase: _Optional[str] = ..., hive_created_ms: _Optional[int] = ..., members: _Optional[int] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., confirmed: _Optional[_Iterable[str]] = ..., instance: _Optional[str] = ..., former_hives: _Optional[_Iterable[str]] = ..., recoveries: _Optional[_Iterable[bytes]] = ..., closed: _Optional[bool] = ...) -> None: ...
 
 class ProveRequest(_message.Message):
     __slots__ = ("caller_node_id", "callee_nonce", "hive_id", "signature")
@@ -513,24 +567,34 @@ class InviteResponse(_message.Message):
     def __init__(self, record: _Optional[bytes] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("record",)
+    __slots__ = ("record", "from_lan", "token_key", "token_signature")
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    FROM_LAN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_KEY_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     record: bytes
-    def __init__(self, record: _Optional[bytes] = ...) -> None: ...
+    from_lan: bool
+    token_key: bytes
+    token_signature: bytes
+    def __init__(self, record: _Optional[bytes] = ..., from_lan: _Optional[bool] = ..., token_key: _Optional[bytes] = ..., token_signature: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("hive_id", "members", "leader_node_id", "leader_addresses", "voter_rights")
+    __slots__ = ("hive_id", "members", "leader_node_id", "leader_addresses", "voter_rights", "node_ids", "voter_ids")
     HIVE_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     LEADER_NODE_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     VOTER_RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    NODE_IDS_FIELD_NUMBER: _ClassVar[int]
+    VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
     hive_id: str
     members: _containers.RepeatedScalarFieldContainer[bytes]
     leader_node_id: str
     leader_addresses: _containers.RepeatedScalarFieldContainer[str]
     voter_rights: bool
-    def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ...) -> None: ...
+    node_ids: _containers.RepeatedScalarFieldContainer[str]
+    voter_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ..., node_ids: _Optional[_Iterable[str]] = ..., voter_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
     __slots__ = ("event",)
@@ -611,18 +675,26 @@ class SnapshotPiece(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class ManageHiveRequest(_message.Message):
-    __slots__ = ("action", "node_id")
+    __slots__ = ("action", "node_id", "rights", "lifetime_ms")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_MS_FIELD_NUMBER: _ClassVar[int]
     action: str
     node_id: str
-    def __init__(self, action: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
+    rights: str
+    lifetime_ms: int
+    def __init__(self, action: _Optional[str] = ..., node_id: _Optional[str] = ..., rights: _Optional[str] = ..., lifetime_ms: _Optional[int] = ...) -> None: ...
 
 class ManageHiveResponse(_message.Message):
-    __slots__ = ("node_id",)
+    __slots__ = ("node_id", "expires_ms", "pending")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     node_id: str
-    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+    expires_ms: int
+    pending: _containers.RepeatedCompositeFieldContainer[PendingNode]
+    def __init__(self, node_id: _Optional[str] = ..., expires_ms: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PendingNode, _Mapping]]] = ...) -> None: ...
 
 class CompareDigestRequest(_message.Message):
     __slots__ = ("version", "member_id", "index", "digest")

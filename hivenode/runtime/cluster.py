@@ -3,7 +3,7 @@
 Fills `ClusterControl`.
 
 Rules:
-- Only the owner of this machine asks, from this machine. What the leader must do it is asked for as one member asks another.
+- The owner of this machine asks, or an operator. What the leader must do it is asked for as one member asks another.
 - A node that leads hands leadership over before it goes; the only voter makes a learner a voter for that first.
 - A node is out when the hive's list and the configuration are without it. What it has on disk stays, and is of no use to it:
   the hive takes it back with an empty data directory only.
@@ -12,21 +12,42 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from hivenode.consensus import ConfChange, MemberId
-from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.canonical import DecodeError
+from hivenode.encoding.join_token import (
+    MEMBERS_MAX,
+    SEED_BYTES,
+    JoinToken,
+    TokenMember,
+    key_hash,
+    read_token,
+    write_token,
+)
+from hivenode.encoding.node_record import NODE_ID_CHARACTERS, NodeId
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError
+from hivenode.identity import identity_of
 from hivenode.pool import queries
-from hivenode.pool.commands import RemoveNode
+from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, RemoveNode, RevokeNode
 from hivenode.pool.events import Event, NodeRemoved, StateReplaced
-from hivenode.pool.records import NodeKind
+from hivenode.pool.records import NodeKind, NodeRights
+from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
-from hivenode.runtime.ports import ClusterAction, ClusterOrder, HivePhase, MadeCopy, PeerNetwork
+from hivenode.runtime.ports import (
+    ClusterAction,
+    ClusterAnswer,
+    ClusterOrder,
+    HivePhase,
+    Introduction,
+    MadeCopy,
+    PeerNetwork,
+)
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.requests import accepted
 
@@ -45,7 +66,8 @@ class HiveCluster:
     Args:
         connected: the nodes whose message stream to or from this one stands.
         left: called once this node has left its hive for good.
-        moves: called to start this node anew in another hive, by id and address; what it has is kept beside.
+        moves: called to start this node anew in another hive, by id, address and join token; what it has is kept beside.
+        desk: knows who waits to be let in.
     """
 
     def __init__(
@@ -55,13 +77,15 @@ class HiveCluster:
         peers: PeerNetwork,
         connected: Callable[[], set[NodeId]],
         left: Callable[[], None],
-        moves: Callable[[str, str], None],
+        moves: Callable[[str, str, str], None],
+        desk: JoinDesk,
     ) -> None:
         self._local = local
         self._peers = peers
         self._connected = connected
         self._left = left
         self._moves = moves
+        self._desk = desk
         self._removed = asyncio.Event()
         self._gone = False
         local.on_replica(self._watch)
@@ -69,10 +93,58 @@ class HiveCluster:
     # --- what the owner asks ---------------------------------------------------------------------------------------
 
     async def remove(self, node: str, deadline_s: float) -> str:
-        return await self._order(ClusterOrder(action=ClusterAction.REMOVE, node=node), deadline_s)
+        return (await self._order(ClusterOrder(action=ClusterAction.REMOVE, node=node), deadline_s)).node
 
     async def hand_leadership(self, node: str, deadline_s: float) -> str:
-        return await self._order(ClusterOrder(action=ClusterAction.TRANSFER, node=node), deadline_s)
+        return (await self._order(ClusterOrder(action=ClusterAction.TRANSFER, node=node), deadline_s)).node
+
+    async def manage(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        return await self._order(order, deadline_s)
+
+    async def create_token(self, rights: NodeRights, lifetime_ms: int, deadline_s: float) -> tuple[str, int]:
+        replica = self._local.replica
+        if replica is None or queries.hive(replica.view()) is None:
+            raise HiveError(Code.NOT_A_MEMBER, "this node holds no copy of the hive's state: ask another machine")
+        seed = secrets.token_bytes(SEED_BYTES)
+        order = ClusterOrder(
+            action=ClusterAction.TOKEN,
+            node=key_hash(identity_of(seed).public_key),
+            rights=rights,
+            lifetime_ms=lifetime_ms,
+        )
+        expires_ms = (await self._order(order, deadline_s)).expires_ms
+        known = [TokenMember(node_id=self._local.node_id, address=address) for address in self._local.addresses[:1]]
+        known += [
+            TokenMember(node_id=entry.node_id, address=entry.addresses[0])
+            for entry in queries.nodes(replica.view())
+            if entry.rights is NodeRights.VOTER and entry.addresses and entry.node_id != self._local.node_id
+        ]
+        token = JoinToken(
+            hive_id=self._local.hive_id(),
+            seed=seed,
+            rights=rights.value,
+            expires_ms=expires_ms,
+            members=tuple(known[:MEMBERS_MAX]),
+        )
+        return write_token(token), expires_ms
+
+    async def join_by_token(self, token: str, abandon: bool, deadline_s: float) -> str:
+        try:
+            read = read_token(token)
+        except DecodeError as error:
+            raise HiveError(Code.INVALID_ARGUMENT, str(error)) from None
+        failure = HiveError(Code.NODE_OFFLINE, "the join token names no machine")
+        for member in read.members:
+            try:
+                intro = await self._peers.introduce(member.address, min(deadline_s, INTRODUCE_DEADLINE_S))
+            except HiveError as error:
+                failure = error
+                continue
+            if intro.record.node_id != member.node_id or base_of(intro.hive_id) != base_of(read.hive_id):
+                failure = HiveError(Code.PEER_REJECTED, f"{member.address} is not the machine that the token names")
+                continue
+            return await self._go_to(intro, member.address, abandon, deadline_s, token)
+        raise failure
 
     async def leave(self, deadline_s: float) -> None:
         await self.remove(self._local.node_id, deadline_s)
@@ -80,6 +152,9 @@ class HiveCluster:
 
     async def move(self, address: str, abandon: bool, deadline_s: float) -> str:
         intro = await self._peers.introduce(address, min(deadline_s, INTRODUCE_DEADLINE_S))
+        return await self._go_to(intro, address, abandon, deadline_s, "")
+
+    async def _go_to(self, intro: Introduction, address: str, abandon: bool, deadline_s: float, token: str) -> str:
         own = self._local.hive_id()
         if not intro.hive_id or intro.phase is not HivePhase.MEMBER:
             raise HiveError(
@@ -94,7 +169,7 @@ class HiveCluster:
             )
         if own:
             await self._go_out(deadline_s)
-        self._moves(intro.hive_id, address)
+        self._moves(intro.hive_id, address, token)
         return intro.hive_id
 
     async def _go_out(self, deadline_s: float) -> None:
@@ -120,10 +195,11 @@ class HiveCluster:
             sha256=made.ref.sha256,
         )
 
-    async def _order(self, order: ClusterOrder, deadline_s: float) -> str:
+    async def _order(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         replica = self._local.replica
         if replica is not None and replica.leads:
-            going = self._resolve(replica, order.node) if order.action is ClusterAction.REMOVE else None
+            leaving = order.action in (ClusterAction.REMOVE, ClusterAction.REVOKE)
+            going = self._resolve(replica, order.node) if leaving else None
             if going != self._local.node_id:
                 return await self.carry_out(order, deadline_s)
             await self._make_room(replica, deadline_s)
@@ -132,21 +208,52 @@ class HiveCluster:
 
     # --- at the leader ---------------------------------------------------------------------------------------------
 
-    async def carry_out(self, order: ClusterOrder, deadline_s: float) -> str:
-        """Does what a member asks; returns the node's whole id. Raises NO_LEADER, NODE_NOT_FOUND, INVALID_ARGUMENT."""
+    async def carry_out(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        """Does what a member asks. Raises NO_LEADER, NODE_NOT_FOUND, INVALID_ARGUMENT."""
         replica = self._local.replica
         if replica is None or not replica.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; ask again")
+        match order.action:
+            case ClusterAction.PENDING:
+                return ClusterAnswer(pending=self._desk.pending(replica.view()))
+            case ClusterAction.TOKEN:
+                command = CreateJoinToken(key_hash=order.node, rights=order.rights, lifetime_ms=order.lifetime_ms)
+                made = accepted(await replica.propose(command, deadline_s=deadline_s))
+                _log.warning("a join token was made", rights=order.rights.value, expires_ms=made.number)
+                return ClusterAnswer(node=order.node, expires_ms=made.number)
+            case ClusterAction.APPROVE | ClusterAction.DENY:
+                return await self._decide(replica, order, deadline_s)
         node = self._resolve(replica, order.node)
         match order.action:
             case ClusterAction.TRANSFER:
                 await self._hand_over(replica, self._voter_of(replica, node))
+            case ClusterAction.REVOKE:
+                if node == self._local.node_id:
+                    await self._make_room(replica, deadline_s)
+                    raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
+                revoke = RevokeNode(node_id=node, reason="The node is not trusted any more.")
+                accepted(await replica.propose(revoke, deadline_s=deadline_s))
+                _log.warning("node revoked", node=node)
             case ClusterAction.REMOVE:
                 if node == self._local.node_id:
                     await self._make_room(replica, deadline_s)
                     raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
                 await self._remove(replica, node, deadline_s)
-        return node
+        return ClusterAnswer(node=node)
+
+    async def _decide(self, replica: Replica, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        """About a machine that waits, or one that did: the whole id may name it before it has asked."""
+        waiting = [node.node_id for node in self._desk.pending(replica.view()) if node.node_id.startswith(order.node)]
+        if len(waiting) > 1:
+            raise HiveError(Code.INVALID_ARGUMENT, f"{len(waiting)} machines that wait begin with {order.node[:64]}")
+        if not waiting and len(order.node) != NODE_ID_CHARACTERS:
+            raise HiveError(Code.NODE_NOT_FOUND, f"no machine that waits begins with {order.node[:64]}")
+        node = waiting[0] if waiting else NodeId(order.node)
+        approves = order.action is ClusterAction.APPROVE
+        command = ApproveNode(node_id=node, rights=order.rights) if approves else DenyNode(node_id=node)
+        accepted(await replica.propose(command, deadline_s=deadline_s))
+        _log.warning("a machine was approved" if approves else "a machine was denied", node=node)
+        return ClusterAnswer(node=node)
 
     async def _remove(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
         command = RemoveNode(node_id=node, reason="The node was taken out of the hive.")

@@ -14,11 +14,12 @@ from typing import Any, Final, assert_never
 
 import structlog
 
-from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
+from hivenode.encoding.join_token import join_message, read_token
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord
 from hivenode.encoding.records import encode_record
+from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError, InvariantError
-from hivenode.identity import verify_signature
+from hivenode.identity import identity_of
 from hivenode.membership.events import (
     CallBack,
     CandidateSeen,
@@ -49,15 +50,25 @@ from hivenode.membership.events import (
 from hivenode.membership.formation import PAIRING_MS, Formation, FormationConfig, Me
 from hivenode.membership.twins import gives_way
 from hivenode.pool import queries
-from hivenode.pool.commands import AdmitNode, CreateHive
+from hivenode.pool.commands import AdmitNode, CreateHive, SetTrust
 from hivenode.pool.dissolving import is_virgin
-from hivenode.pool.records import NodeRights
+from hivenode.pool.records import NodeRights, TrustMode
 from hivenode.runtime.admission import ASK_DEADLINE_S, twin_refusal
 from hivenode.runtime.errand import Errand
 from hivenode.runtime.hive_end import HiveEnd, Tombstones
 from hivenode.runtime.local import LocalNode
-from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress, PeerNetwork, Standing
+from hivenode.runtime.ports import (
+    NO_CLAIM,
+    HivePhase,
+    Introduction,
+    JoinClaim,
+    JoinOffer,
+    PeerAddress,
+    PeerNetwork,
+    Standing,
+)
 from hivenode.runtime.replica import Replica
+from hivenode.runtime.requests import accepted
 
 CALL_DEADLINE_S: Final = 3.0
 """As long as the machine itself waits for an answer of a candidate."""
@@ -67,6 +78,8 @@ BIRTH_DEADLINE_S: Final = 10.0
 """A one-voter hive elects itself and commits in milliseconds; only a broken disk takes longer."""
 FOUNDERS_DEADLINE_S: Final = 5.0
 """How long a new hive takes no users' writes while its founders come in."""
+LIGHT_REFRESH_S: Final = 15.0
+"""A node without the log hears of new members, of its removal and of its voter right when it asks."""
 ANNOUNCE_RETRY_S: Final = 1.0
 """Pause before this node tells the hive again what it could not tell."""
 FOREIGN_KEEP_MS: Final = 180_000
@@ -90,6 +103,7 @@ class HiveLife:
         tombstones: of the hives that this node saw dissolve.
         errand: the hive that the owner told this node to join.
         restart: starts the daemon anew, fresh; log and state are emptied, or with True set aside.
+        left: called when the hive says that it has taken this node out for good.
         stop: ends the daemon for a reason that its owner must see to first.
     """
 
@@ -102,6 +116,7 @@ class HiveLife:
         tombstones: Tombstones,
         errand: Errand,
         restart: Callable[[bool], None],
+        left: Callable[[], None],
         stop: Callable[[str], None],
     ) -> None:
         config = local.config
@@ -109,10 +124,17 @@ class HiveLife:
         self._peers = peers
         self._announce = announce
         self._stop = stop
+        self._left = left
+        self._refused = ""
         self._errand = errand
         self._formation = Formation(
             FormationConfig(quiet_ms=config.founding_quiet_ms, listen_ms_max=config.founding_listen_ms_max),
-            Me(node_id=local.node_id, may_vote=config.role.may_vote, bound_to=errand.hive_id),
+            Me(
+                node_id=local.node_id,
+                may_vote=config.role.may_vote,
+                bound_to=errand.hive_id,
+                alone=config.trust != TrustMode.LAN.value,
+            ),
             local.clock_ms(),
             local.hive_id() or None,
         )
@@ -151,6 +173,11 @@ class HiveLife:
     def bound_for(self) -> str:
         """Where the owner told this node to go: the hive and its address; empty when nowhere."""
         return f"{self._errand.hive_id} at {self._errand.address}" if self._errand.hive_id else ""
+
+    @property
+    def refused(self) -> str:
+        """Why the hive that this node would join has not taken it in; empty when it has said nothing."""
+        return self._refused
 
     @property
     def confirmed(self) -> tuple[NodeId, ...]:
@@ -384,6 +411,9 @@ class HiveLife:
                     ),
                     deadline_s=BIRTH_DEADLINE_S,
                 )
+        mode = TrustMode(config.trust)
+        if mode is not TrustMode.LAN and queries.counts(replica.view()).nodes == 0:
+            accepted(await replica.propose(SetTrust(mode=mode), deadline_s=BIRTH_DEADLINE_S))
         await self._admit_self(replica)
 
     async def _admit_self(self, replica: Replica) -> None:
@@ -410,8 +440,9 @@ class HiveLife:
                 if error.code is Code.NODE_EXISTS:
                     self._stop(error.message)
                     return
-                if error.code is Code.PEER_REJECTED:
+                if error.code in (Code.PEER_REJECTED, Code.NODE_REMOVED):
                     refused = error
+                    self._refused = error.message
                 continue
             try:
                 await self._local.enter(offer.hive_id, replica=offer.voter_rights)
@@ -420,6 +451,7 @@ class HiveLife:
                 return
             _log.info("joined the hive", hive=offer.hive_id, through=address)
             self._errand.end()
+            self._refused = ""
             self._step(JoinSucceeded(hive_id=offer.hive_id))
             self._record_wanted.set()
             return
@@ -429,14 +461,26 @@ class HiveLife:
         intro = await self._peers.introduce(address, JOIN_DEADLINE_S)
         if intro.hive_id != hive_id:
             raise HiveError(Code.WRONG_HIVE, "the machine at this address is of another hive by now")
+        claim = self._claim(intro.record.node_id)
         self._local.note_peer(intro)
         peer = PeerAddress(node_id=intro.record.node_id, addresses=(address,))
-        offer = await self._peers.join(peer, hive_id, self._local.record()[1], JOIN_DEADLINE_S)
+        offer = await self._peers.join(peer, hive_id, self._local.record()[1], JOIN_DEADLINE_S, claim)
         if offer.hive_id != hive_id:
             raise HiveError(Code.WRONG_HIVE, "another hive answered than the one asked for")
         self._local.note_address(offer.leader)
-        self._local.note_offer([offer.leader.node_id, *(record.node_id for record in _records(offer))])
+        self._local.note_offer(offer)
         return offer
+
+    def _claim(self, callee: NodeId) -> JoinClaim:
+        """What this node shows besides its record. Raises PEER_REJECTED when a token names others than the callee."""
+        if not self._errand.token:
+            return NO_CLAIM
+        token = read_token(self._errand.token)
+        if callee not in {member.node_id for member in token.members}:
+            raise HiveError(Code.PEER_REJECTED, f"{callee} is not among the machines that the join token names")
+        key = identity_of(token.seed)
+        message = join_message(hive_id=base_of(token.hive_id), node_id=self._local.node_id)
+        return JoinClaim(token_key=key.public_key, token_signature=key.sign(message))
 
     def _report_foreign(self, effect: ReportForeignHive) -> None:
         if len(self.foreign) < FOREIGN_MAX or effect.hive_id in self._foreign:
@@ -479,7 +523,10 @@ class HiveLife:
     async def _keep_record(self) -> None:
         """Keeps the hive's entry of this node true: after a start, a change of address, or a change of capabilities."""
         while True:
-            await self._record_wanted.wait()
+            light = self._local.hive_id() != "" and self._local.replica is None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LIGHT_REFRESH_S if light else None):
+                    await self._record_wanted.wait()
             self._record_wanted.clear()
             if self._local.hive_id() and not await self._tell_record():
                 await asyncio.sleep(ANNOUNCE_RETRY_S)
@@ -495,8 +542,17 @@ class HiveLife:
                 await self._give_birth(replica)
                 return True
             leader = await self._local.leader(JOIN_DEADLINE_S)
-            await self._peers.join(leader, self._local.hive_id(), self._local.record()[1], JOIN_DEADLINE_S)
+            offer = await self._peers.join(leader, self._local.hive_id(), self._local.record()[1], JOIN_DEADLINE_S)
+            if replica is None:
+                self._local.note_offer(offer)
+                if offer.voter_rights:
+                    _log.info("this node was given voter right")
+                    await self._local.become_replica()
         except HiveError as error:
+            if error.code is Code.NODE_REMOVED:
+                _log.warning("the hive has taken this node out", reason=error.message)
+                self._left()
+                return True
             if error.code is Code.NODE_EXISTS:
                 self._stop(error.message)
             elif error.code is Code.NO_LEADER:
@@ -515,15 +571,6 @@ class HiveLife:
         )
 
 
-def _records(offer: JoinOffer) -> list[NodeRecord]:
-    """The records of an offer that hold; what does not is passed over, for it speaks of nobody."""
-    found = []
-    for signed in offer.members:
-        with contextlib.suppress(DecodeError):
-            found.append(open_record(signed, verify_signature))
-    return found
-
-
 def confirmed_by(address: str, intro: Introduction) -> PeerConfirmed:
     """What an introduction says to the machine."""
     return PeerConfirmed(
@@ -534,6 +581,7 @@ def confirmed_by(address: str, intro: Introduction) -> PeerConfirmed:
         may_vote=intro.record.role.may_vote,
         hive_id=intro.hive_id,
         hive_created_ms=intro.hive_created_ms,
+        closed=intro.closed,
         members=intro.members,
         confirmed=frozenset(intro.confirmed),
     )

@@ -1,7 +1,8 @@
 """The local node: what this machine is right now towards the hive, and the way to the hive's agreement from here.
 
-A node is *fresh* (no hive), a *replica* (holds the log) or *light* (belongs to a hive without holding its log: the role
-`worker`). It changes at most once while the daemon runs, when it forms or joins; giving a hive up restarts the daemon.
+A node is *fresh* (no hive), a *replica* (holds the log) or *light* (belongs to a hive without holding its log, since it has no
+voter right). It goes from fresh to one of the others, and from light to replica when it is given voter right; giving a hive up
+restarts the daemon. A light node believes those that the roster names, which the leader told it.
 
 Fills the ports `Agreement` (through the replica of the moment) and `Leadership`.
 """
@@ -9,6 +10,7 @@ Fills the ports `Agreement` (through the replica of the moment) and `Leadership`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from random import Random
@@ -17,7 +19,8 @@ from typing import Any, Final
 from hivenode.config import Config
 from hivenode.consensus import ConfChange as RaftConfChange
 from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Message, RaftConfig, encode_conf_change
-from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord
+from hivenode.encoding.canonical import DecodeError
+from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord, open_record
 from hivenode.encoding.records import Record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError, ensure
@@ -27,8 +30,9 @@ from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event, NodeChanged, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
 from hivenode.runtime.leader_search import LeaderSearch
-from hivenode.runtime.ports import Introduction, PeerAddress, PeerNetwork, Standing
+from hivenode.runtime.ports import Introduction, JoinOffer, PeerAddress, PeerNetwork, Standing
 from hivenode.runtime.replica import Replica
+from hivenode.runtime.roster import Roster
 from hivenode.runtime.stores import LogStorage, LogWrite, SnapshotRef, SnapshotStorage, StateStorage
 
 RECORD_LIFETIME_MS: Final = 30 * 24 * 3_600_000
@@ -75,6 +79,7 @@ class LocalNode:
         log: LogStorage,
         state: StateStorage,
         snapshots: SnapshotStorage,
+        roster: Roster,
         writer: Executor,
         peers: PeerNetwork,
         spawn: Callable[[Coroutine[Any, Any, None], str], None],
@@ -96,6 +101,7 @@ class LocalNode:
         self.wall_ms: Final = wall_ms
         self._log = log
         self._state = state
+        self._roster: Final = roster
         self.snapshots: Final = snapshots
         self._writer = writer
         self._peers = peers
@@ -108,7 +114,6 @@ class LocalNode:
         self._replica_listeners: list[Callable[[Replica], None]] = []
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._known: dict[NodeId, PeerAddress] = {}
-        self._offered: frozenset[NodeId] = frozenset()
         self._light_leader: PeerAddress | None = None
         self._search = LeaderSearch(peers.introduce)
         self._searching: asyncio.Task[PeerAddress | None] | None = None
@@ -159,7 +164,10 @@ class LocalNode:
         """After a restart: goes on as what this node was in its hive."""
         ensure(self.hive_id() != "", "there is no hive to go on with")
         self._open_writes()
-        if self._log.last_index() > 0 or self.config.role is not Role.WORKER:
+        for node, addresses in self._roster.addresses.items():
+            self.note_address(PeerAddress(node_id=node, addresses=addresses))
+        entitled = self._roster.voter_rights if self._roster.known else self.config.role is not Role.WORKER
+        if self._log.last_index() > 0 or entitled:
             await self._start_replica(born=False)
 
     async def be_born(self, hive_id: str) -> Replica:
@@ -175,6 +183,11 @@ class LocalNode:
         await asyncio.get_running_loop().run_in_executor(self._writer, self._log.bind, hive_id, None)
         self._open_writes()
         if replica:
+            await self._start_replica(born=False)
+
+    async def become_replica(self) -> None:
+        """A light node was given voter right."""
+        if self._replica is None:
             await self._start_replica(born=False)
 
     def open_writes(self) -> None:
@@ -315,9 +328,12 @@ class LocalNode:
             return None
 
     async def _search_leader(self) -> PeerAddress | None:
-        intro = await self._search.find(self._known.values(), self.hive_id(), SEARCH_DEADLINE_S)
+        believed = [peer for peer in self._known.values() if self.may_hold_state(peer.node_id)]
+        intro = await self._search.find(believed, self.hive_id(), SEARCH_DEADLINE_S)
         if intro is None or intro.leader is None or intro.leader.node_id == self.node_id:
             return None
+        if not self.may_hold_state(intro.record.node_id):
+            return None  # Another node answered at the address.
         self.note_address(intro.leader)
         self.note_peer(intro)
         self._light_leader = intro.leader
@@ -343,12 +359,24 @@ class LocalNode:
         """Somebody of the own hive, or to be, answered under these addresses."""
         self.note_address(PeerAddress(node_id=intro.record.node_id, addresses=intro.record.addresses))
         self._search.note(intro)
-        if self.standing() is Standing.LIGHT and intro.leader is not None and intro.hive_id == self.hive_id() != "":
+        believed = intro.record.node_id in self._roster.voters
+        if believed and self.standing() is Standing.LIGHT and intro.leader and intro.hive_id == self.hive_id() != "":
             self._light_leader = intro.leader
 
-    def note_offer(self, nodes: Iterable[NodeId]) -> None:
-        """The nodes of the hive that takes this one in, by its offer."""
-        self._offered = frozenset(nodes)
+    def note_offer(self, offer: JoinOffer) -> None:
+        """What the hive that takes this one in says of itself."""
+        addresses = {offer.leader.node_id: offer.leader.addresses}
+        for signed in offer.members:
+            with contextlib.suppress(DecodeError):  # What does not hold speaks of nobody.
+                record = open_record(signed, verify_signature)
+                addresses[record.node_id] = record.addresses
+        self._roster.note(
+            offer.hive_id,
+            (offer.leader.node_id, *offer.nodes),
+            (offer.leader.node_id, *offer.voters),
+            addresses,
+            voter_rights=offer.voter_rights,
+        )
 
     def note_address(self, peer: PeerAddress) -> None:
         if peer.node_id == self.node_id or not peer.addresses:
@@ -376,21 +404,21 @@ class LocalNode:
 
     def may_hold_state(self, node: NodeId) -> bool:
         """Whether a node has voter right: only those may have what the agreed state holds of users."""
-        entry = queries.node(self._replica.view(), node) if self._replica is not None else None
-        return entry is not None and entry.rights is NodeRights.VOTER
+        if self._replica is None or queries.hive(self._replica.view()) is None:
+            return node in self._roster.voters
+        entry = queries.node(self._replica.view(), node)
+        return entry is not None and entry.kind is NodeKind.HIVE and entry.rights is NodeRights.VOTER
 
     def admits(self, node: NodeId) -> bool:
         """Whether a node that proved itself for this hive may use the inner peer calls: it must have been admitted.
 
-        A replica that has not yet heard the hive's first commands cannot know, and must hear them from somebody: from whom
-        its offer to join named, or after a restart from whoever proves to be of the hive.
+        A light node, and a replica that has not yet heard the hive's first commands, go by what the leader told them. A foreign
+        worker is no peer, whatever id a user has given it.
         """
-        if self._replica is None:
-            return True
-        view = self._replica.view()
-        if queries.hive(view) is None:
-            return not self._offered or node in self._offered
-        return queries.node(view, node) is not None
+        if self._replica is None or queries.hive(self._replica.view()) is None:
+            return node in self._roster.nodes
+        entry = queries.node(self._replica.view(), node)
+        return entry is not None and entry.kind is NodeKind.HIVE
 
     def address_of(self, node: NodeId) -> PeerAddress:
         """What is known of where a node is; without addresses when nothing is."""

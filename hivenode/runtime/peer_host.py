@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -10,24 +11,27 @@ import structlog
 
 from hivenode.consensus import Message
 from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
+from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
-from hivenode.pool import queries
+from hivenode.pool import joining, queries
 from hivenode.pool.commands import AdmitNode
-from hivenode.pool.records import NodeKind, NodeRights
+from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, TrustMode
 from hivenode.pool.recoveries import recoveries
 from hivenode.runtime.admission import refuse_twin
 from hivenode.runtime.coordinator import Coordinator
 from hivenode.runtime.digest_keeper import DigestKeeper
 from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.hive_life import HiveLife
-from hivenode.runtime.local import LocalNode, member_id_of, node_of
+from hivenode.runtime.joining import JoinDesk
+from hivenode.runtime.local import LocalNode, node_of
 from hivenode.runtime.ports import (
     ClusterAction,
+    ClusterAnswer,
     ClusterOrder,
     Introduction,
+    JoinClaim,
     JoinOffer,
     PeerAddress,
     PeerNetwork,
@@ -36,6 +40,8 @@ from hivenode.runtime.ports import (
 )
 
 ADMIT_DEADLINE_S: Final = 5.0
+RENEWAL_MS: Final = 24 * 3_600_000
+"""A record is valid for a month; light nodes tell theirs many times a minute, which must not fill the log."""
 LEADER_WAIT_S: Final = 1.0
 OFFERED_MEMBERS_MAX: Final = 64
 """Records in an offer: enough to reach the hive again after the one that was asked is gone."""
@@ -49,12 +55,22 @@ PROBE_DEADLINE_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
+def says_nothing_new(known: NodeEntry | None, record: NodeRecord) -> bool:
+    """Whether the hive has all that a record says but its date, and the date is not much later."""
+    if known is None or known.kind is not NodeKind.HIVE:
+        return False
+    before = open_record(decode_record(SignedNodeRecord, known.signed_record), verify_signature)
+    late = record.expires_ms - before.expires_ms >= RENEWAL_MS
+    return not late and record == dataclasses.replace(before, sequence=record.sequence, expires_ms=record.expires_ms)
+
+
 class LocalPeerHost:
     """See the module.
 
     Args:
         coordinator: gives the leader's coordinator, None on a node that is no replica.
         digests: the same for the keeper of digests.
+        desk: decides who may join, and with which rights.
         manage: carries out at the leader what a machine's owner wants of the hive.
     """
 
@@ -66,7 +82,8 @@ class LocalPeerHost:
         peers: PeerNetwork,
         coordinator: Callable[[], Coordinator | None],
         digests: Callable[[], DigestKeeper | None],
-        manage: Callable[[ClusterOrder, float], Awaitable[str]],
+        desk: JoinDesk,
+        manage: Callable[[ClusterOrder, float], Awaitable[ClusterAnswer]],
         start: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._local = local
@@ -74,6 +91,7 @@ class LocalPeerHost:
         self._peers = peers
         self._coordinator = coordinator
         self._digests = digests
+        self._desk = desk
         self._manage = manage
         self._start = start
         self.connected: set[NodeId] = set()
@@ -98,6 +116,7 @@ class LocalPeerHost:
             instance=self._local.instance,
             former_hives=self._life.former_hives,
             recoveries=recoveries(replica.view()) if replica is not None else (),
+            closed=replica is not None and joining.trust_mode(replica.view()) is not TrustMode.LAN,
         )
 
     def receive(self, caller: NodeId, message: Message) -> None:
@@ -105,7 +124,9 @@ class LocalPeerHost:
         if replica is None or message.to != replica.member_id or node_of(message.from_) != caller:
             return  # For another incarnation of this node, or somebody speaks for another node.
         known = queries.node(replica.view(), caller)
-        if known is not None and known.rights is NodeRights.WORKER:
+        if not self._local.may_hold_state(caller):
+            if known is not None:
+                _log.warning("refused consensus messages of a node without voter right", node=caller)
             return  # Workers need not be trusted: who claims a leader's term would have all logs.
         self._heard_ms[caller] = self._local.clock_ms()
         replica.receive(message)
@@ -148,7 +169,7 @@ class LocalPeerHost:
     def accept_invitation(self, caller: NodeId, hive_id: str) -> SignedNodeRecord:
         return self._life.accept_invitation(caller, hive_id)
 
-    async def accept_join(self, caller: NodeId, record: SignedNodeRecord) -> JoinOffer:
+    async def accept_join(self, through: NodeId, record: SignedNodeRecord, claim: JoinClaim) -> JoinOffer:
         try:
             joiner = open_record(record, verify_signature)
         except DecodeError as error:
@@ -158,33 +179,41 @@ class LocalPeerHost:
             raise HiveError(Code.NO_LEADER, "this node does not lead; ask the leader")
         if queries.hive(replica.view()) is None:
             raise HiveError(Code.NO_LEADER, "the hive is still being born; ask again")
-        await refuse_twin(self._peers, queries.node(replica.view(), joiner.node_id), joiner)
-        rights = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
-        command = AdmitNode(signed_record=encode_record(record), rights=rights)
-        reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
-        if reply.refused:
-            raise HiveError(Code.PEER_REJECTED, reply.message)
+        if through != joiner.node_id and not self._local.may_hold_state(through):
+            claim = dataclasses.replace(claim, from_lan=False)  # A worker's word is good for nothing.
+        rights = self._desk.rights_for(replica.view(), joiner, claim)
+        known = queries.node(replica.view(), joiner.node_id)
+        if not says_nothing_new(known, joiner):
+            await refuse_twin(self._peers, known, joiner)
+            command = AdmitNode(signed_record=encode_record(record), rights=rights)
+            reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
+            if reply.refused:
+                raise HiveError(Code(reply.code), reply.message)
+            _log.info("node admitted", node=joiner.node_id, rights=rights.value, through=through)
         admitted = queries.node(replica.view(), joiner.node_id)
         if admitted is not None and admitted.incarnation != joiner.incarnation:
             # An older statement changes nothing, so this log would never become a member.
             raise HiveError(Code.PEER_REJECTED, "the hive knows a later statement of this node: set its clock right")
         address = PeerAddress(node_id=joiner.node_id, addresses=joiner.addresses)
         self._local.note_address(address)
-        member = member_id_of(joiner.node_id, joiner.incarnation)
-        _log.info("node admitted", node=joiner.node_id, member=member, through=caller)
         entries = [entry for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
+        # Those with voter right first: a node without the log finds its way by them.
+        entries.sort(key=lambda entry: entry.rights is not NodeRights.VOTER)
         return JoinOffer(
             hive_id=self._local.hive_id(),
             members=tuple(
                 decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]
             ),
             leader=PeerAddress(node_id=self._local.node_id, addresses=self._local.addresses),
-            voter_rights=rights is NodeRights.VOTER,
+            voter_rights=admitted is not None and admitted.rights is NodeRights.VOTER,
+            nodes=tuple(entry.node_id for entry in entries),
+            voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
         )
 
-    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> str:
+    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         leaves = order == ClusterOrder(action=ClusterAction.REMOVE, node=caller)
         if not leaves and not self._local.may_hold_state(caller):
+            _log.warning("refused an order of a node without voter right", node=caller, action=order.action.value)
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right: ask another machine")
         return await self._manage(order, deadline_s)
 
@@ -196,6 +225,7 @@ class LocalPeerHost:
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         if not self._local.may_hold_state(caller):
+            _log.warning("refused the agreed state to a node without voter right", node=caller)
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and no use for the agreed state")
         return self._local.snapshots.read(sha256, offset)
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from hivenode.consensus import Message
 from hivenode.encoding.claim import ClaimPurpose
@@ -20,7 +20,16 @@ from hivenode.encoding.records import Record
 from hivenode.encoding.state_view import ReadView
 from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event
-from hivenode.pool.records import AttemptOutcome, BlobRef, SessionRecord, TaskRecord, TaskSpec, TaskState, UserRole
+from hivenode.pool.records import (
+    AttemptOutcome,
+    BlobRef,
+    NodeRights,
+    SessionRecord,
+    TaskRecord,
+    TaskSpec,
+    TaskState,
+    UserRole,
+)
 from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.stores import SnapshotRef
 
@@ -156,6 +165,7 @@ class StatusReport:
     supply: int
     executor: str
     executor_note: str
+    trust: str
     warnings: tuple[str, ...]
 
 
@@ -292,14 +302,62 @@ class Tasks(Protocol):
 class ClusterAction(Enum):
     REMOVE = "remove"
     TRANSFER = "transfer"
+    APPROVE = "approve"
+    DENY = "deny"
+    REVOKE = "revoke"
+    TOKEN = "token"
+    PENDING = "pending"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOrder:
-    """What a member asks of the leader; `node` is an id or an unmistakable beginning of one."""
+    """What a member asks of the leader.
+
+    `node` is an id or an unmistakable beginning of one; for TOKEN the hash of the token's public key, for PENDING empty.
+    `rights` belongs to APPROVE and TOKEN, `lifetime_ms` to TOKEN.
+    """
 
     action: ClusterAction
-    node: str
+    node: str = ""
+    rights: NodeRights = NodeRights.WORKER
+    lifetime_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingNode:
+    """A machine that waits for an operator's word: to come in, or (`is_in`) to vote."""
+
+    node_id: NodeId
+    hostname: str
+    addresses: tuple[str, ...]
+    wants: NodeRights
+    is_in: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterAnswer:
+    """What the leader did: the node's whole id, of TOKEN the expiry, of PENDING who waits."""
+
+    node: str = ""
+    expires_ms: int = 0
+    pending: tuple[PendingNode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinClaim:
+    """What speaks for a joiner besides its record.
+
+    Args:
+        from_lan: it called from the network of the member that it asked.
+        token_key, token_signature: the public key of a join token, and what it signed.
+    """
+
+    from_lan: bool = False
+    token_key: bytes = b""
+    token_signature: bytes = b""
+
+
+NO_CLAIM: Final = JoinClaim()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +391,18 @@ class ClusterControl(Protocol):
 
         Raises INVALID_ARGUMENT when there is none, it is the own one, or the own one is to be kept; NODE_OFFLINE.
         """
+        ...
+
+    async def join_by_token(self, token: str, abandon: bool, deadline_s: float) -> str:
+        """Takes this node to the hive of a join token; otherwise as `move`."""
+        ...
+
+    async def create_token(self, rights: NodeRights, lifetime_ms: int, deadline_s: float) -> tuple[str, int]:
+        """A join token of this hive, and when it expires (ms since 1970)."""
+        ...
+
+    async def manage(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        """APPROVE, DENY, REVOKE and PENDING."""
         ...
 
     async def snapshot(self) -> MadeCopy: ...
@@ -438,6 +508,8 @@ class Introduction:
     """The hives that the answering node saw dissolve."""
     recoveries: tuple[bytes, ...] = ()
     """The recoveries of its hive, as canonical bytes of signed records."""
+    closed: bool = False
+    """Whether its hive takes in only whom an operator names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,6 +520,8 @@ class JoinOffer:
     members: tuple[SignedNodeRecord, ...]
     leader: PeerAddress
     voter_rights: bool
+    nodes: tuple[NodeId, ...] = ()
+    voters: tuple[NodeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -572,7 +646,14 @@ class PeerNetwork(Protocol):
         """Asks a fresh peer to be a founder of the hive that this node will form; its record when it agrees."""
         ...
 
-    async def join(self, peer: PeerAddress, hive_id: str, record: SignedNodeRecord, deadline_s: float) -> JoinOffer:
+    async def join(
+        self,
+        peer: PeerAddress,
+        hive_id: str,
+        record: SignedNodeRecord,
+        deadline_s: float,
+        claim: JoinClaim = NO_CLAIM,
+    ) -> JoinOffer:
         """Asks a hive, through any of its peers, to take this node in."""
         ...
 
@@ -582,7 +663,7 @@ class PeerNetwork(Protocol):
         """The bytes of a snapshot that the peer offered, from `offset` on, each piece checked as it comes."""
         ...
 
-    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> str:
+    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         """Asks the leader to take a node out or to let another lead; returns the node's whole id."""
         ...
 
@@ -616,13 +697,17 @@ class PeerHost(Protocol):
         """Raises WRONG_HIVE unless this node is fresh and has not promised itself to another founder."""
         ...
 
-    async def accept_join(self, caller: NodeId, record: SignedNodeRecord) -> JoinOffer:
-        """At the leader: takes the caller in. Elsewhere raises NO_LEADER; the transport forwards."""
+    async def accept_join(self, through: NodeId, record: SignedNodeRecord, claim: JoinClaim) -> JoinOffer:
+        """At the leader: takes the signer of the record in. Elsewhere raises NO_LEADER; the transport forwards.
+
+        Args:
+            through: who brings the request: the joiner itself, or a member that it asked.
+        """
         ...
 
     async def open_worker_session(self, caller: NodeId, hello: WorkerHello) -> WorkerSession: ...
 
-    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> str:
+    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         """At the leader. Raises PERMISSION_DENIED for a node without voter right, but for its own leaving."""
         ...
 

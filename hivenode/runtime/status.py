@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from hivenode.encoding.node_record import Capabilities, NodeId
-from hivenode.pool import queries
+from hivenode.pool import joining, queries
 from hivenode.runtime.hive_life import HiveLife
+from hivenode.runtime.joining import JoinDesk, workers_that_could_vote
 from hivenode.runtime.local import LocalNode, node_of
 from hivenode.runtime.ports import HivePhase, MemberStatus, StatusReport
 from hivenode.runtime.replica import Replica
@@ -20,6 +21,7 @@ class NodeStatus:
     """See the module.
 
     Args:
+        desk: knows who waits to be let in.
         sizes: for each database its name, bytes used, and size of the map.
     """
 
@@ -33,6 +35,7 @@ class NodeStatus:
         capabilities: Callable[[], Capabilities],
         hears: Callable[[NodeId], bool],
         sizes: Callable[[], tuple[tuple[str, int, int], ...]],
+        desk: JoinDesk,
     ) -> None:
         self._local = local
         self._life = life
@@ -41,6 +44,7 @@ class NodeStatus:
         self._capabilities = capabilities
         self._hears = hears
         self._sizes = sizes
+        self._desk = desk
 
     def report(self) -> StatusReport:
         local, replica = self._local, self._local.replica
@@ -76,6 +80,7 @@ class NodeStatus:
             supply=hive.supply if hive else 0,
             executor=capabilities.executor,
             executor_note=capabilities.executor_note,
+            trust=joining.trust_mode(replica.view()).value if replica is not None and hive else "",
             warnings=self._warnings(replica, members, leader),
         )
 
@@ -121,6 +126,9 @@ class NodeStatus:
                 if goal
                 else "this node is in no hive yet: it is looking for others"
             )
+            if self._life.refused:
+                found.append(f"not taken in: {self._life.refused}")
+        found += self._waiting(replica)
         for hive_id, address in self._life.foreign.items():
             found.append(
                 f"foreign hive seen: {hive_id} at {address}; hives with data never merge by themselves, and "
@@ -134,6 +142,18 @@ class NodeStatus:
             if used * 100 >= size * MAP_ALARM_PERCENT:
                 found.append(f"the {name} database has used {used * 100 // size} % of its map")
         return tuple(found)
+
+    def _waiting(self, replica: Replica | None) -> list[str]:
+        """Who waits for somebody's word, as far as this node knows: strangers are known to the leader alone."""
+        if replica is None:
+            return []
+        view = replica.view()
+        waiting = self._desk.pending(view) if replica.leads else workers_that_could_vote(view)
+        if not waiting:
+            return []
+        return [
+            f"{len(waiting)} machines wait for approval, to come in or to vote: `hivenode cluster pending` lists them"
+        ]
 
     @staticmethod
     def _vote_warnings(replica: Replica | None, members: tuple[MemberStatus, ...]) -> list[str]:

@@ -16,9 +16,19 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from hivenode.config import split_address
 from hivenode.encoding.claim import ClaimPurpose
+from hivenode.encoding.join_token import TOKEN_CHARACTERS_MAX as TOKEN_TEXT_MAX
 from hivenode.errors import Code, HiveError
 from hivenode.pool.claims import CLAIM_BYTES_MAX
-from hivenode.pool.records import DEFAULT_ATTEMPTS_MAX, DEFAULT_TIME_LIMIT_S, Needs, Priority, TaskSpec, UserRole
+from hivenode.pool.joining import TOKEN_LIFETIME_MS_MAX
+from hivenode.pool.records import (
+    DEFAULT_ATTEMPTS_MAX,
+    DEFAULT_TIME_LIMIT_S,
+    Needs,
+    NodeRights,
+    Priority,
+    TaskSpec,
+    UserRole,
+)
 from hivenode.pool.validation import (
     DEPENDENCIES_MAX,
     NUMBERS,
@@ -193,6 +203,7 @@ SHA256: Final = Text(least=64, most=64)
 NONCE: Final = Data(least=32, most=32)
 SIGNATURE: Final = Data(least=64, most=64)
 RECORD: Final = Data(least=1, most=RECORD_BYTES_MAX)
+TOKEN_SECONDS: Final = Number(least=1, most=TOKEN_LIFETIME_MS_MAX // 1_000)
 CLAIM: Final = Data(least=1, most=CLAIM_BYTES_MAX)
 
 _ACCOUNT: Final[Fields] = {"username": USER, "password": PASSWORD, "email": EMAIL}
@@ -292,10 +303,23 @@ TABLE: Final[dict[str, Fields]] = {
     "hive.DownloadResultRequest": _TASK_ALONE,
     "hive.ManageNodeRequest": {"node_id": NODE},
     "hive.LeaveHiveRequest": {},
-    "hive.JoinHiveRequest": {"address": _text("address", also=_check_address), "abandon": Flag()},
+    "hive.CreateJoinTokenRequest": {"rights": _words(NodeRights), "lifetime_s": TOKEN_SECONDS},
+    "hive.ListPendingRequest": {},
+    "hive.ApproveNodeRequest": {"node_id": NODE, "rights": _words(NodeRights)},
+    # Either the address or the token.
+    "hive.JoinHiveRequest": {
+        "address": _text("address", least=0, also=_check_address),
+        "abandon": Flag(),
+        "token": Text(most=TOKEN_TEXT_MAX),
+    },
     "hive.MakeSnapshotRequest": {},
     # Between daemons: what is inside of records, events and messages is bounded where it is decoded.
-    "hive.ChallengeRequest": {"caller_record": RECORD, "caller_nonce": NONCE, "hive_id": HIVE},
+    "hive.ChallengeRequest": {
+        # Empty from a program that is no node.
+        "caller_record": Data(most=RECORD_BYTES_MAX),
+        "caller_nonce": NONCE,
+        "hive_id": HIVE,
+    },
     "hive.ProveRequest": {
         "caller_node_id": NODE,
         "callee_nonce": NONCE,
@@ -304,7 +328,12 @@ TABLE: Final[dict[str, Fields]] = {
     },
     "hive.RaftFrame": {"messages": Many(most=FRAME_MESSAGES_MAX, each=Data(most=UNARY_BYTES_MAX))},
     "hive.InviteRequest": {"hive_id": HIVE},
-    "hive.JoinRequest": {"record": RECORD},
+    "hive.JoinRequest": {
+        "record": RECORD,
+        "from_lan": Flag(),
+        "token_key": Data(most=32),
+        "token_signature": Data(most=64),
+    },
     "hive.WorkerFrame": {"event": PIECE},
     "hive.FetchBlobRequest": {"sha256": SHA256, "size_bytes": BLOB_BYTES, "offset": OFFSET},
     # Only the first piece names the blob.
@@ -317,7 +346,12 @@ TABLE: Final[dict[str, Fields]] = {
         "follow": Flag(),
     },
     "hive.FetchSnapshotRequest": {"sha256": SHA256, "offset": OFFSET},
-    "hive.ManageHiveRequest": {"action": _words(ClusterAction), "node_id": NODE},
+    "hive.ManageHiveRequest": {
+        "action": _words(ClusterAction),
+        "node_id": _text("node id", least=0),
+        "rights": _words(NodeRights, optional=True),
+        "lifetime_ms": Number(most=TOKEN_LIFETIME_MS_MAX),
+    },
     "hive.CompareDigestRequest": {
         "version": Number(most=1_000),
         "member_id": Text(least=1, most=256),

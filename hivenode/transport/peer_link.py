@@ -261,6 +261,7 @@ def read_answer(
         instance=answer.instance[:INSTANCE_CHARACTERS_MAX],
         former_hives=tuple(answer.former_hives[:_FORMER_HIVES_MAX]),
         recoveries=tuple(answer.recoveries[:RECOVERIES_MAX]),
+        closed=answer.closed,
     )
 
 

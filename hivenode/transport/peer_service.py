@@ -5,8 +5,8 @@
 | Challenge | anyone, also a program that is no node: it tells no more than mDNS does, with a signature |
 | Prove | whoever can sign the nonce, unless both sides are in different hives |
 | Invite, Join | a proven node, also across the border of a hive |
-| Messages, CompareDigest, ManageHive, Work, FetchBlob, StoreBlob, ReadLog | a proven node of this hive that `admits` lets in |
-| FetchSnapshot | of these, one with voter right |
+| Messages, CompareDigest, ManageHive, Work, FetchBlob, StoreBlob | a proven node of this hive that `admits` lets in |
+| ReadLog, FetchSnapshot | of these, one with voter right: it leads, or serves the task's user |
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
+import structlog
 from google.protobuf.message import DecodeError as ProtobufError
 
 from hivenode.consensus import MemberId
@@ -27,13 +29,14 @@ from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.identity import Identity, verify_signature
 from hivenode.pb import hive_pb2
-from hivenode.pool.records import BlobRef
+from hivenode.pool.records import BlobRef, NodeRights
 from hivenode.runtime.digests import DigestReport
 from hivenode.runtime.ports import (
     AttemptKey,
     BlobStore,
     ClusterAction,
     ClusterOrder,
+    JoinClaim,
     JoinOffer,
     Leadership,
     PeerAddress,
@@ -49,6 +52,7 @@ from hivenode.transport.codec import decode_message, decode_worker_event, encode
 from hivenode.transport.interceptors.calls import Context, error_for, refuse
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
 from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
+from hivenode.transport.services.cluster import pending_node
 from hivenode.transport.statuses import SUCCESS_METADATA
 from hivenode.transport.tickets import Tickets
 
@@ -59,9 +63,10 @@ JOIN_TIMEOUT_S: Final = 20.0
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
 
-ForwardJoin = Callable[[PeerAddress, str, SignedNodeRecord, float, int], Awaitable[JoinOffer]]
-"""(leader, hive id, record, deadline in seconds, hops) → the leader's offer."""
+ForwardJoin = Callable[[PeerAddress, str, SignedNodeRecord, float, JoinClaim, int], Awaitable[JoinOffer]]
+"""(leader, hive id, record, deadline in seconds, claim, hops) → the leader's offer."""
 _Serve = Callable[[Any, Context], Any]
+_log = structlog.get_logger(__name__)
 
 
 def _hops(metadata: Any) -> int:
@@ -74,6 +79,8 @@ class PeerServer:
 
     Args:
         admits: whether a proven node of this hive is let into its inner calls.
+        is_voter: whether such a node has voter right.
+        on_lan: whether an IP address is of a network that this machine is in.
         forward_join: brings a join to the leader.
         on_broken: told of a broken invariant, which stops the daemon.
     """
@@ -90,6 +97,8 @@ class PeerServer:
         tickets: Tickets,
         now_ms: Callable[[], int],
         admits: Callable[[NodeId], bool],
+        is_voter: Callable[[NodeId], bool],
+        on_lan: Callable[[str], bool],
         forward_join: ForwardJoin,
         on_broken: Callable[[InvariantError], None],
     ) -> None:
@@ -102,6 +111,9 @@ class PeerServer:
         self._tickets = tickets
         self._now_ms = now_ms
         self._admits = admits
+        self._is_voter = is_voter
+        self._on_lan = on_lan
+        self._under_way: dict[NodeId, set[asyncio.Task[Any]]] = {}
         self._forward_join = forward_join
         self._on_broken = on_broken
         self._stopping = asyncio.Event()
@@ -109,6 +121,12 @@ class PeerServer:
     def stopping(self) -> None:
         """Ends the streams of peers, which would otherwise hold up the stop; nobody was lost by that."""
         self._stopping.set()
+
+    def cut_off(self, node: NodeId) -> None:
+        """Ends all calls and streams of a node, and its tickets."""
+        self._tickets.revoke(node)
+        for task in tuple(self._under_way.get(node, ())):
+            task.cancel()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """All methods of the service; each parses its own requests, so that what is malformed is answered in one way."""
@@ -166,8 +184,25 @@ class PeerServer:
         metadata = context.invocation_metadata()
         caller = self._tickets.check(value_of(metadata, PEER_TICKET), value_of(metadata, HIVE_ID))
         if not self._admits(caller):
+            _log.warning("refused a node that is not of this hive", node=caller)
             raise HiveError(Code.NOT_A_MEMBER, f"{caller} is not known as a member of this hive: join first")
+        self._note_call(caller)
         return caller
+
+    def _note_call(self, caller: NodeId) -> None:
+        """So that the call can be ended with the caller's membership."""
+        task = asyncio.current_task()
+        if task is None:
+            return
+        calls = self._under_way.setdefault(caller, set())
+        calls.add(task)
+
+        def ended(done: asyncio.Task[Any]) -> None:
+            calls.discard(done)
+            if not calls and self._under_way.get(caller) is calls:
+                del self._under_way[caller]
+
+        task.add_done_callback(ended)
 
     # --- meeting -------------------------------------------------------------------------------------------------
 
@@ -199,6 +234,7 @@ class PeerServer:
             instance=mine.instance,
             former_hives=mine.former_hives,
             recoveries=mine.recoveries,
+            closed=mine.closed,
         )
 
     async def _prove(self, request: Any, context: Context) -> Any:
@@ -231,9 +267,14 @@ class PeerServer:
             raise HiveError(Code.PEER_REJECTED, "only a member of this hive may bring another node's request to join")
         if not hops and record.node_id != caller:
             raise HiveError(Code.PEER_REJECTED, f"{caller} must not ask for {record.node_id} to join")
-        # The record is signed by the one who joins, so the word of a member that brings it is not needed.
+        # The record is signed by the one who joins, so the word of a member that brings it is not needed for it.
+        claim = JoinClaim(
+            from_lan=request.from_lan if hops else self._on_lan(caller_ip(context)),
+            token_key=request.token_key,
+            token_signature=request.token_signature,
+        )
         try:
-            offer = await self._host.accept_join(record.node_id, signed)
+            offer = await self._host.accept_join(caller, signed, claim)
         except HiveError as error:
             if error.code is not Code.NO_LEADER or hops >= HOPS_MAX:
                 raise
@@ -242,13 +283,15 @@ class PeerServer:
             leader = await self._leadership.leader(deadline_s)
             if leader.node_id == self._identity.node_id:
                 raise
-            offer = await self._forward_join(leader, self._leadership.hive_id(), signed, deadline_s, hops + 1)
+            offer = await self._forward_join(leader, self._leadership.hive_id(), signed, deadline_s, claim, hops + 1)
         return hive_pb2.JoinResponse(
             hive_id=offer.hive_id,
             members=[encode_record(member) for member in offer.members],
             leader_node_id=offer.leader.node_id,
             leader_addresses=offer.leader.addresses,
             voter_rights=offer.voter_rights,
+            node_ids=offer.nodes,
+            voter_ids=offer.voters,
         )
 
     # --- consensus -----------------------------------------------------------------------------------------------
@@ -351,7 +394,10 @@ class PeerServer:
         return answer
 
     async def _read_log(self, data: bytes, context: Context) -> None:
-        self._admitted(context)
+        caller = self._admitted(context)
+        if not self._is_voter(caller):
+            _log.warning("refused a task's log to a node without voter right", node=caller)
+            raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and serves no user")
         request = _parsed(hive_pb2.ReadLogRequest, data)
         key = AttemptKey(user=request.user, task_id=request.task_id, attempt=request.attempt)
         pieces = self._runner.read_log(key, request.offset, request.follow)
@@ -360,10 +406,14 @@ class PeerServer:
     async def _manage_hive(self, request: Any, context: Context) -> Any:
         caller = self._admitted(context)
         action = ClusterAction(request.action.lower())
+        rights = NodeRights(request.rights.lower() or NodeRights.WORKER.value)
         remaining_s = context.time_remaining()
         deadline_s = min(MANAGE_TIMEOUT_S, MANAGE_TIMEOUT_S if remaining_s is None else remaining_s)
-        node = await self._host.manage_hive(caller, ClusterOrder(action=action, node=request.node_id), deadline_s)
-        return hive_pb2.ManageHiveResponse(node_id=node)
+        order = ClusterOrder(action=action, node=request.node_id, rights=rights, lifetime_ms=request.lifetime_ms)
+        answer = await self._host.manage_hive(caller, order, deadline_s)
+        return hive_pb2.ManageHiveResponse(
+            node_id=answer.node, expires_ms=answer.expires_ms, pending=[pending_node(node) for node in answer.pending]
+        )
 
     async def _compare_digest(self, request: Any, context: Context) -> Any:
         caller = self._admitted(context)
@@ -383,6 +433,14 @@ class PeerServer:
             async for piece in pieces:
                 answer = hive_pb2.SnapshotPiece(data=piece, crc32=zlib.crc32(piece))
                 await context.write(answer.SerializeToString())
+
+
+def caller_ip(context: Context) -> str:
+    """The IP address of a call; empty when it came by something else."""
+    kind, _, rest = str(context.peer()).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return ""
+    return unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
 
 
 async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: Context) -> None:

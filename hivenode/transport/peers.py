@@ -17,14 +17,18 @@ from hivenode.encoding.node_record import NodeId, SignedNodeRecord
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2
-from hivenode.pool.records import BlobRef
+from hivenode.pool.records import BlobRef, NodeRights
 from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.ports import (
+    NO_CLAIM,
     AttemptKey,
+    ClusterAnswer,
     ClusterOrder,
     Introduction,
+    JoinClaim,
     JoinOffer,
     PeerAddress,
+    PendingNode,
     WorkerEvent,
     WorkerLink,
     WorkerOrder,
@@ -169,6 +173,11 @@ class GrpcPeers:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def cut_off(self, node: NodeId) -> None:
+        """Ends all that goes on with a node that is not trusted any more."""
+        if node in self._links:
+            self._give_up(node)
+
     def learn(self, peer: PeerAddress) -> None:
         if self._link(peer.node_id).learn(peer.addresses):
             stream = self._streams.get(peer.node_id)
@@ -225,10 +234,21 @@ class GrpcPeers:
             raise HiveError(Code.PEER_REJECTED, f"the record of {peer.node_id} is wrong: {error}") from error
 
     async def join(
-        self, peer: PeerAddress, hive_id: str, record: SignedNodeRecord, deadline_s: float, hops: int = 0
+        self,
+        peer: PeerAddress,
+        hive_id: str,
+        record: SignedNodeRecord,
+        deadline_s: float,
+        claim: JoinClaim = NO_CLAIM,
+        hops: int = 0,
     ) -> JoinOffer:
         """Asks a hive to take in the node that signed `record`: this one, or with `hops` one that asked this one."""
-        request = hive_pb2.JoinRequest(record=encode_record(record))
+        request = hive_pb2.JoinRequest(
+            record=encode_record(record),
+            from_lan=claim.from_lan,
+            token_key=claim.token_key,
+            token_signature=claim.token_signature,
+        )
         carried = ((HOPS, str(hops)),) if hops else ()
         data = await self._call(peer, "Join", request, deadline_s, carried)
         answer = hive_pb2.JoinResponse.FromString(data)
@@ -241,7 +261,14 @@ class GrpcPeers:
         leader = PeerAddress(
             node_id=NodeId(answer.leader_node_id), addresses=tuple(answer.leader_addresses[:ADDRESSES_MAX])
         )
-        return JoinOffer(hive_id=answer.hive_id, members=members, leader=leader, voter_rights=answer.voter_rights)
+        return JoinOffer(
+            hive_id=answer.hive_id,
+            members=members,
+            leader=leader,
+            voter_rights=answer.voter_rights,
+            nodes=tuple(NodeId(node) for node in answer.node_ids[:MEMBERS_MAX]),
+            voters=tuple(NodeId(node) for node in answer.voter_ids[:MEMBERS_MAX]),
+        )
 
     async def _call(
         self,
@@ -292,10 +319,26 @@ class GrpcPeers:
                 )
             yield piece.data
 
-    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> str:
-        request = hive_pb2.ManageHiveRequest(action=order.action.value, node_id=order.node)
-        answer = await self._call(leader, "ManageHive", request, deadline_s)
-        return str(hive_pb2.ManageHiveResponse.FromString(answer).node_id)
+    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        request = hive_pb2.ManageHiveRequest(
+            action=order.action.value, node_id=order.node, rights=order.rights.value, lifetime_ms=order.lifetime_ms
+        )
+        data = await self._call(leader, "ManageHive", request, deadline_s)
+        answer = hive_pb2.ManageHiveResponse.FromString(data)
+        return ClusterAnswer(
+            node=answer.node_id,
+            expires_ms=answer.expires_ms,
+            pending=tuple(
+                PendingNode(
+                    node_id=NodeId(node.node_id),
+                    hostname=node.hostname,
+                    addresses=tuple(node.addresses[:ADDRESSES_MAX]),
+                    wants=NodeRights(node.wants),
+                    is_in=node.is_in,
+                )
+                for node in answer.pending
+            ),
+        )
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
         request = hive_pb2.CompareDigestRequest(

@@ -64,6 +64,8 @@ class ServedPorts:
     Args:
         user_of: the user of a name in this node's own state; None when it has none.
         admits: whether a proven node of this hive is let into the inner peer calls.
+        is_voter: whether such a node has voter right.
+        on_lan: whether an IP address is of a network that this machine is in.
         now_ms: wall clock, ms since 1970: for the expiry of node records and tickets.
         on_broken: told of a broken invariant, which stops the daemon.
     """
@@ -82,6 +84,8 @@ class ServedPorts:
     blobs: BlobStore
     user_of: Callable[[UserName], UserRecord | None]
     admits: Callable[[NodeId], bool]
+    is_voter: Callable[[NodeId], bool]
+    on_lan: Callable[[str], bool]
     now_ms: Callable[[], int]
     on_broken: Callable[[InvariantError], None]
 
@@ -124,6 +128,8 @@ class ApiServer:
             tickets=tickets,
             now_ms=ports.now_ms,
             admits=ports.admits,
+            is_voter=ports.is_voter,
+            on_lan=ports.on_lan,
             forward_join=peers.join,
             on_broken=ports.on_broken,
         )
@@ -208,6 +214,10 @@ class ApiServer:
         self._servers.append(server)
         self._health.append(servicer)
         return f"{address.rpartition(':')[0]}:{port}"
+
+    def cut_off(self, node: NodeId) -> None:
+        """Ends all calls and streams of a node that is not trusted any more."""
+        self._peer_server.cut_off(node)
 
     async def stop(self, deadline_s: float) -> None:
         """Takes no more calls, lets those under way end for `deadline_s`, and closes."""

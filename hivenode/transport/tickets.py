@@ -75,6 +75,13 @@ class Tickets:
         self._tickets[ticket] = _Ticket(caller=caller, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
         return ticket
 
+    def revoke(self, caller: NodeId) -> None:
+        """A node's tickets and challenges end."""
+        for ticket in [ticket for ticket, given in self._tickets.items() if given.caller == caller]:
+            del self._tickets[ticket]
+        for nonce in [nonce for nonce, opened in self._challenges.items() if opened.caller == caller]:
+            del self._challenges[nonce]
+
     def holder(self, ticket: str) -> NodeId:
         """Who holds a ticket. Raises PEER_REJECTED."""
         found = self._tickets.get(ticket)

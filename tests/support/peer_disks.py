@@ -12,7 +12,17 @@ from hivenode.encoding.node_record import Capabilities, NodeId, SignedNodeRecord
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pool.records import BlobRef
 from hivenode.runtime.digests import DigestReport, Verdict
-from hivenode.runtime.ports import AttemptKey, ClusterOrder, Introduction, JoinOffer, PeerAddress, WorkerLink
+from hivenode.runtime.ports import (
+    NO_CLAIM,
+    AttemptKey,
+    ClusterAnswer,
+    ClusterOrder,
+    Introduction,
+    JoinClaim,
+    JoinOffer,
+    PeerAddress,
+    WorkerLink,
+)
 from hivenode.runtime.stores import SnapshotRef
 from tests.support.local_agreement import capabilities
 
@@ -102,7 +112,7 @@ class PeerDisks:
         async for piece in self.workers[peer.node_id].read_log(key, offset, follow):
             yield piece
 
-    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> str:
+    async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         raise InvariantError("not in these tests")
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
@@ -126,7 +136,14 @@ class PeerDisks:
     async def invite(self, peer: PeerAddress, hive_id: str, deadline_s: float) -> SignedNodeRecord:
         raise InvariantError("not in these tests")
 
-    async def join(self, peer: PeerAddress, hive_id: str, record: SignedNodeRecord, deadline_s: float) -> JoinOffer:
+    async def join(
+        self,
+        peer: PeerAddress,
+        hive_id: str,
+        record: SignedNodeRecord,
+        deadline_s: float,
+        claim: JoinClaim = NO_CLAIM,
+    ) -> JoinOffer:
         raise InvariantError("not in these tests")
 
     async def open_worker_link(self, leader: PeerAddress) -> WorkerLink:

@@ -11,7 +11,7 @@ from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import encode_record
 from hivenode.pool.commands import AdmitNode
 from hivenode.pool.records import NodeRights
-from hivenode.runtime.local import member_id_of
+from hivenode.runtime.local import LocalNode, member_id_of
 from hivenode.runtime.peer_host import LocalPeerHost
 from tests.support.replicas import leader_of, propose, three
 from tests.unit.pool.driver import node_id, signed_record
@@ -29,7 +29,9 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
 
         replica = SimpleNamespace(member_id=leader.id, view=leader.replica.view, receive=receive)
         # Of the host only the replica behind it, and its clock, matter here.
-        host: Any = SimpleNamespace(_local=SimpleNamespace(replica=replica, clock_ms=lambda: 0), _heard_ms={})
+        local: Any = SimpleNamespace(replica=replica, _replica=replica, clock_ms=lambda: 0)
+        local.may_hold_state = lambda node: LocalNode.may_hold_state(local, node)
+        host: Any = SimpleNamespace(_local=local, _heard_ms={})
         for number in (7, 8):
             sender = member_id_of(node_id(number), "i1")
             message = Heartbeat(to=leader.id, from_=sender, term=99, commit=0)

@@ -18,13 +18,22 @@ import nacl.signing
 
 from hivenode.consensus import Message
 from hivenode.encoding.claim import ClaimPurpose
-from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord, handshake_message
+from hivenode.encoding.node_record import (
+    Capabilities,
+    NodeId,
+    NodeRecord,
+    Role,
+    SignedNodeRecord,
+    handshake_message,
+    open_record,
+)
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError, InvariantError
-from hivenode.identity import Certificate, Identity, make_certificate
+from hivenode.identity import Certificate, Identity, make_certificate, verify_signature
 from hivenode.pb import hive_pb2
 from hivenode.pool.records import (
     BlobRef,
+    NodeRights,
     SessionId,
     SessionRecord,
     TaskId,
@@ -40,9 +49,11 @@ from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.ports import (
     AttemptKey,
     Caller,
+    ClusterAnswer,
     ClusterOrder,
     HivePhase,
     Introduction,
+    JoinClaim,
     JoinOffer,
     MadeCopy,
     NodeHealth,
@@ -380,6 +391,7 @@ class Ports:
             supply=1,
             executor="none",
             executor_note="",
+            trust="lan",
             warnings=("alone",),
         )
 
@@ -483,10 +495,10 @@ class Ports:
             raise HiveError(Code.WRONG_HIVE, "this node has a hive")
         return self.record()
 
-    async def accept_join(self, caller: NodeId, record: SignedNodeRecord) -> JoinOffer:
+    async def accept_join(self, through: NodeId, record: SignedNodeRecord, claim: JoinClaim) -> JoinOffer:
         if self.where is not Standing.LEADER:
             raise HiveError(Code.NO_LEADER, "ask the leader")
-        self.joined.append((caller, record))
+        self.joined.append((open_record(record, verify_signature).node_id, record))
         leader = PeerAddress(node_id=self.identity.node_id, addresses=self.addresses)
         return JoinOffer(hive_id=self.hive, members=(self.record(),), leader=leader, voter_rights=True)
 
@@ -495,9 +507,9 @@ class Ports:
         self.sessions.put_nowait(session)
         return session
 
-    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> str:
+    async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         self.orders.append((caller, order))
-        return order.node
+        return ClusterAnswer(node=order.node)
 
     # ClusterControl
 
@@ -509,6 +521,15 @@ class Ports:
 
     async def move(self, address: str, abandon: bool, deadline_s: float) -> str:
         return f"the hive at {address}"
+
+    async def join_by_token(self, token: str, abandon: bool, deadline_s: float) -> str:
+        return "the hive of the token"
+
+    async def create_token(self, rights: NodeRights, lifetime_ms: int, deadline_s: float) -> tuple[str, int]:
+        return f"a token for a {rights.value}", lifetime_ms
+
+    async def manage(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        return ClusterAnswer(node=f"{order.node}-whole")
 
     async def leave(self, deadline_s: float) -> None:
         self.has_left = True
@@ -600,7 +621,7 @@ class Node:
         self.peers = GrpcPeers(
             Self(identity=self.identity, record=self.ports.record, hive_id=self.ports.hive_id, now_ms=now_ms)
         )
-        self.admitted = True
+        self.admitted = self.voter = self.on_lan = True
         self.broken: list[InvariantError] = []
         self.server = self.make_server("127.0.0.1:0")
 
@@ -632,6 +653,8 @@ class Node:
                 username=name, user_id=f"id-{name}", password_hash="", email="", role=UserRole.USER, created_ms=0
             ),
             admits=lambda node: self.admitted,
+            is_voter=lambda node: self.voter,
+            on_lan=lambda address: self.on_lan,
             now_ms=now_ms,
             on_broken=self.broken.append,
         )

@@ -6,7 +6,7 @@ import pytest
 
 from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2
-from hivenode.runtime.ports import ClusterAction, ClusterOrder
+from hivenode.runtime.ports import ClusterAction, ClusterAnswer, ClusterOrder
 from hivenode.transport.interceptors.calls import _is_loopback
 from tests.integration.transport.client import Client
 from tests.integration.transport.parts import DEADLINE_S, nodes
@@ -44,7 +44,7 @@ def test_only_loopback_is_this_machine(peer: str, local: bool) -> None:
 async def test_an_order_of_a_member_reaches_the_leader() -> None:
     async with nodes(2) as (a, b):
         order = ClusterOrder(action=ClusterAction.REMOVE, node="abc")
-        assert await a.peers.manage_hive(b.address, order, DEADLINE_S) == "abc"
+        assert await a.peers.manage_hive(b.address, order, DEADLINE_S) == ClusterAnswer(node="abc")
         assert b.ports.orders == [(a.id, order)]
         b.admitted = False
         with pytest.raises(HiveError) as refusal:

@@ -288,7 +288,7 @@ async def test_both_sides_learn_of_connection_and_of_an_orderly_stop() -> None:
         a.peers.send(b.id, _heartbeat(1))
         assert await _soon(connected) == b.id
         await _soon(b.ports.received)
-        await b.server.stop(0)
+        await b.server.stop(DEADLINE_S)
         assert await _soon(lost) == (b.id, False)
         assert await _soon(b.ports.lost) == (a.id, False)
 

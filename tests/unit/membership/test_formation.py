@@ -53,10 +53,17 @@ class Dialogue:
     """One machine and its clock; `say` gives the effects without the call backs."""
 
     def __init__(
-        self, *, may_vote: bool = True, existing_hive: str | None = None, bound_to: str = "", discovering: bool = True
+        self,
+        *,
+        may_vote: bool = True,
+        existing_hive: str | None = None,
+        bound_to: str = "",
+        alone: bool = False,
+        discovering: bool = True,
     ) -> None:
         self.now_ms = 0
-        self.it = Formation(CONFIG, Me(node_id=ME, may_vote=may_vote, bound_to=bound_to), 0, existing_hive)
+        me = Me(node_id=ME, may_vote=may_vote, bound_to=bound_to, alone=alone)
+        self.it = Formation(CONFIG, me, 0, existing_hive)
         if discovering:
             self.say(DiscoveryBegan())
 
@@ -325,6 +332,30 @@ def test_an_empty_hive_of_two_stays_after_the_pairing_window() -> None:
     leader_of_two(d)
     d.wait(PAIRING_MS)
     assert d.meet(member("b", "larger", members=3)) == [ReportForeignHive(hive_id="larger", address="b:1")]
+
+
+def test_nobody_gives_up_a_hive_for_one_that_takes_in_whom_it_names() -> None:
+    d = Dialogue()
+    leader_of_two(d)
+    closed = replace(member("b", "larger", members=3), closed=True)
+    assert d.meet(closed) == [ReportForeignHive(hive_id="larger", address="b:1")]
+    assert d.it.state is FormationState.MEMBER
+
+
+def test_a_node_that_wants_no_strangers_forms_alone_and_promises_itself_to_nobody() -> None:
+    d = Dialogue(alone=True)
+    d.meet(fresh("a"))
+    d.meet(member("b", "other"))
+    (refusal,) = [e for e in d.say(Invited(by=NodeId("a"), hive_id="h")) if isinstance(e, RefuseInvitation)]
+    assert "strangers" in refusal.reason
+    assert FormHive(founders=()) in d.wait(CONFIG.listen_ms_max)
+
+
+def test_a_node_that_wants_no_strangers_joins_the_hive_that_its_owner_named() -> None:
+    d = Dialogue(alone=True, bound_to="named")
+    d.meet(member("a", "other", members=5))
+    d.meet(member("b", "named"))
+    assert JoinHive(hive_id="named", addresses=("b:1",)) in d.wait(CONFIG.listen_ms_max)
 
 
 def test_a_hive_that_could_not_dissolve_tries_again_later() -> None:

@@ -1,0 +1,71 @@
+"""What a node without the hive's log knows of the hive: its nodes, and who of them may vote and where, as the leader told it.
+
+Kept in the data directory, so that after a restart a light node still knows whom to believe. Strangers that know the hive's id
+are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from hivenode.encoding.node_record import NodeId
+
+ROSTER_FILE: Final = "roster.json"
+
+
+class Roster:
+    """See the module. `known` is False until a hive has told anything."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ROSTER_FILE
+        self.hive_id = ""
+        self.voter_rights = False
+        self.nodes: frozenset[NodeId] = frozenset()
+        self.voters: frozenset[NodeId] = frozenset()
+        self.addresses: dict[NodeId, tuple[str, ...]] = {}
+        try:
+            found = json.loads(self._path.read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        self.hive_id, self.voter_rights = str(found["hive_id"]), bool(found["voter_rights"])
+        self.nodes, self.voters = frozenset(found["nodes"]), frozenset(found["voters"])
+        self.addresses = {node: tuple(addresses) for node, addresses in found["addresses"].items()}
+
+    @property
+    def known(self) -> bool:
+        return bool(self.hive_id)
+
+    def note(
+        self,
+        hive_id: str,
+        nodes: Iterable[NodeId],
+        voters: Iterable[NodeId],
+        addresses: Mapping[NodeId, tuple[str, ...]],
+        *,
+        voter_rights: bool,
+    ) -> None:
+        """Takes what the leader tells; blocks for the write when it is news. Of voters alone the addresses are kept."""
+        entitled = frozenset(voters)
+        kept = {node: addresses[node] for node in sorted(entitled & addresses.keys())}
+        told = (hive_id, frozenset(nodes), entitled, kept, voter_rights)
+        if told == (self.hive_id, self.nodes, self.voters, self.addresses, self.voter_rights):
+            return
+        self.hive_id, self.nodes, self.voters, self.addresses, self.voter_rights = told
+        document = {
+            "hive_id": hive_id,
+            "nodes": sorted(self.nodes),
+            "voters": sorted(self.voters),
+            "addresses": kept,
+            "voter_rights": voter_rights,
+        }
+        temporary = self._path.with_suffix(".new")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._path)
