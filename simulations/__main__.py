@@ -8,8 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from simulations import mutants, picture, scale, scenarios, sweep
@@ -104,8 +103,8 @@ def _teeth(arguments: argparse.Namespace) -> int:
     missed = 0
     print(f"{'bug':32} {'seeds':>5} {'CPU s':>7}  found by")
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        # In the order in which they stand, whichever is found first.
-        for found in pool.map(partial(mutants.bite, seeds_max=arguments.seeds), names):
+        for future in as_completed([pool.submit(mutants.bite, name, seeds_max=arguments.seeds) for name in names]):
+            found = future.result()
             missed += not found.seeds
             seeds = str(found.seeds) if found.seeds else f">{arguments.seeds}"
             by = f"{found.where}: {found.failure[:120]}" if found.seeds else "nothing"
