@@ -551,7 +551,7 @@ class HiveLife:
 
         def told(result: Any) -> None:
             # A replica sees in the log that it is told; a light node has the leader's word.
-            if isinstance(result, Failure) or self._node.replica is not None:
+            if isinstance(result, Failure) or not self._node.light:
                 self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
 
         asked = JoinAsked(hive_id=self._node.disk.log.hive_id, record=self._node.signed_record())
