@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from simulations.engine import MINUTE, SECOND
+from simulations.engine import SECOND
 from simulations.marks import Kind, Mark, kept
 from simulations.picture import clock_text, draw
 from simulations.run import Plan, run
 from simulations.scenarios import ALL
 
-PLAN = Plan(seed=11, nodes=5, duration_us=MINUTE, faults="all")
+PLAN = Plan(seed=11, nodes=5, duration_us=20 * SECOND, faults="all")
 
 
 def titles(svg: str) -> list[str]:
@@ -41,7 +41,7 @@ def test_the_picture_of_a_scenario_names_its_machines_leaders_and_cuts() -> None
     for name in (f"n{number}" for number in range(1, 8)):
         assert any(title.startswith(f"{name}: ") for title in said)
     assert any("nobody leads for" in title for title in said)
-    assert any("n1 leads term 2" in title for title in said)
+    assert sum(" leads term " in title for title in said) >= 7
     assert any("cut from n" in title for title in said)
 
 
