@@ -26,7 +26,7 @@ from hivenode.ledger.accounts import TREASURY, user_account
 from hivenode.ledger.entries import EntryKind
 from hivenode.membership.suspicion import Suspicion
 from hivenode.pool import attempts, keys, nodes, requests, tasks, users
-from hivenode.pool.commands import EndAttempt, LoseAttempt, StartAttempt
+from hivenode.pool.commands import ChangePassword, EndAttempt, LoseAttempt, RefreshSession, Reply, StartAttempt
 from hivenode.pool.context import Context
 from hivenode.pool.records import TaskRecord, TaskState
 from hivenode.runtime.stores import LogWrite, MadeSnapshot
@@ -279,6 +279,20 @@ def rewarded_twice() -> Any:
     return _replaced(attempts, "_open_attempt", generous)
 
 
+def old_sessions_live_on() -> Any:
+    """A changed password ends the session that changed it alone."""
+
+    def lenient(ctx: Context, command: ChangePassword) -> Reply:
+        return users.refresh_session(
+            ctx,
+            RefreshSession(
+                session_id=command.session_id, new_session_id=command.new_session_id, lifetime_ms=command.lifetime_ms
+            ),
+        )
+
+    return _replaced(users, "change_password", lenient)
+
+
 def stale_attempt_taken() -> Any:
     """A worker's late report counts for the newest attempt."""
     opened = attempts._open_attempt
@@ -360,6 +374,7 @@ ALL: Final[dict[str, Mutant]] = {
         attempt_number_reused,
         request_done_again,
         rewarded_twice,
+        old_sessions_live_on,
         stale_attempt_taken,
         state_depends_on_node,
         clock_runs_back,

@@ -10,16 +10,30 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from hivenode.encoding.records import Record
+from hivenode.encoding.claim import CLAIM_DOMAIN, Claim, ClaimPurpose, SignedClaim
+from hivenode.encoding.records import Record, encode_record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, Outcome, outcome_of
 from hivenode.pool import queries
-from hivenode.pool.commands import OpenSession, RegisterUser, Reply, StopTask, SubmitTask, Transfer
+from hivenode.pool.commands import (
+    ChangePassword,
+    ClaimNode,
+    CloseSession,
+    LogIn,
+    OpenSession,
+    RefreshSession,
+    RegisterUser,
+    Reply,
+    StopTask,
+    SubmitTask,
+    Transfer,
+)
 from hivenode.pool.records import BlobRef, Priority, TaskSpec
 from simulations.calls import Failure, Read, Write
 from simulations.engine import MS, SECOND, Engine
 from simulations.hive_life import GRANT
 from simulations.node import Node
+from simulations.signatures import signature_of
 from simulations.world import World
 
 PATIENCE_US: Final = 30 * SECOND
@@ -29,6 +43,10 @@ TRY_US: Final = 4 * SECOND
 AGAIN_US: Final = (50 * MS, 600 * MS)
 KEEP_MS: Final = 24 * 3_600_000
 SESSION_MS: Final = 12 * 3_600_000
+CLAIM_MS: Final = 600_000
+FIRST_PASSWORD: Final = "$argon2id$x"
+WANDERER_SESSIONS_MAX: Final = 6
+"""Sessions that a wanderer knows of; it looks at those that ended as well."""
 BANKERS: Final = 4
 """Users whose accounts only transfers touch, so that their balances are a history of their own."""
 TASKERS: Final = 2
@@ -75,6 +93,10 @@ class Done:
     receiver: str = ""
     amount: int = 0
     task_id: str = ""
+    session: str = ""
+    """The session that was shown, or looked at."""
+    opened: str = ""
+    """The session that the write opens."""
 
     @property
     def known(self) -> bool:
@@ -106,6 +128,8 @@ class Workload:
         if self.world.settings.clients:
             self._begin(Registrar(self, 0).live())
             self._begin(Registrar(self, 1).live())
+        for number in range(self.world.settings.wanderers):
+            self._begin(Wanderer(self, number).live())
 
     def stop(self) -> None:
         self.stopping = True
@@ -216,7 +240,7 @@ class _Client:
         return Done(kind=kind, user=user, called_us=0, returned_us=0, result=None, owner=user, key=key, **fields)
 
     def register(self, user: str) -> Generator[Sleep | Ask, Any, Done]:
-        command = RegisterUser(username=user, password_hash="$argon2id$x", email=f"{user}@example.org")
+        command = RegisterUser(username=user, password_hash=FIRST_PASSWORD, email=f"{user}@example.org")
         done = self._new("register", user)
         done.owner = f"origin-{self.number}"
         return (yield from self.write(command, done))
@@ -303,6 +327,90 @@ class Tasker(_Client):
         done.task_id = task_id
         if done.known and done.result is not None and done.result.state.ended:
             mine.remove(task_id)
+
+
+class Wanderer(_Client):
+    """Logs in here and there, refreshes, logs out, changes the password, and looks which of its sessions stand.
+
+    Now and then it claims the machine that it is at.
+    """
+
+    def live(self) -> Life:
+        user = f"wanderer{self.number}"
+        while not self.load.stopping:
+            done = yield from self.register(user)
+            if done.known:
+                break
+        password = FIRST_PASSWORD
+        sessions: list[str] = []
+        while not self.load.stopping:
+            yield from self.think()
+            if sessions and self.engine.chance(400):
+                session = sessions[self.engine.rng.randrange(len(sessions))]
+                looked = yield from self.read("stands", user, _stands(session))
+                looked.session = session
+                continue
+            done = yield from self._act(user, password, sessions)
+            if done.opened:
+                sessions = [*sessions, done.opened][-WANDERER_SESSIONS_MAX:]
+            if done.kind == "password" or (done.known and not done.accepted):
+                known = yield from self.read("password", user, _password_of(user))
+                password = known.result if known.known and known.result else password
+
+    def _act(self, user: str, password: str, sessions: list[str]) -> Generator[Sleep | Ask, Any, Done]:
+        done = self._new("login", user)
+        if not sessions or self.engine.chance(300):
+            done.opened = f"s-{done.key}"
+            command: Record = LogIn(
+                session_id=done.opened, username=user, checked_hash=password, lifetime_ms=SESSION_MS
+            )
+            return (yield from self.write(command, done))
+        done.session = session = sessions[self.engine.rng.randrange(len(sessions))]
+        match self.engine.rng.randrange(4):
+            case 0:
+                done.kind = "logout"
+                command = CloseSession(session_id=session)
+            case 1:
+                done.kind, done.opened = "refresh", f"s-{done.key}"
+                command = RefreshSession(session_id=session, new_session_id=done.opened, lifetime_ms=SESSION_MS)
+            case 2:
+                done.kind, done.opened = "password", f"s-{done.key}"
+                command = ChangePassword(
+                    session_id=session,
+                    checked_hash=password,
+                    password_hash=f"$argon2id${done.key}",
+                    new_session_id=done.opened,
+                    lifetime_ms=SESSION_MS,
+                )
+            case _:
+                done.kind = "claim"
+                command = ClaimNode(session_id=session, signed_claim=self._claim(user))
+        return (yield from self.write(command, done))
+
+    def _claim(self, user: str) -> bytes:
+        node = self._some_node()
+        claim = encode_record(
+            Claim(
+                purpose=ClaimPurpose.NODE,
+                hive_id=self.load.world.hive_id,
+                node_id=node.node_id,
+                username=user,
+                expires_ms=max(0, node.clock.wall_ms()) + CLAIM_MS,
+            )
+        )
+        return encode_record(SignedClaim(claim=claim, signature=signature_of(node.public_key, CLAIM_DOMAIN + claim)))
+
+
+def _stands(session: str) -> Callable[[ReadView], bool]:
+    return lambda view: queries.session(view, session) is not None
+
+
+def _password_of(user: str) -> Callable[[ReadView], str]:
+    def look(view: ReadView) -> str:
+        found = queries.user(view, user)
+        return "" if found is None else found.password_hash
+
+    return look
 
 
 class Registrar(_Client):

@@ -36,6 +36,8 @@ class Settings:
     light: int = 0
     """How many of them hold no log: their owners let them work only."""
     clients: int = 6
+    wanderers: int = 0
+    """Clients beside those, who log in and out and change their passwords."""
     election_timeout_ms: tuple[int, int] = (1000, 2000)
     heartbeat_interval_ms: int = 150
     max_append_bytes: int = 1 << 20
@@ -95,6 +97,7 @@ def moody(seed: int, nodes: int) -> Settings:
     return Settings(
         nodes=nodes,
         clients=rng.choice([6, 9, 15]),
+        wanderers=2,
         think_us=rng.choice([(200 * MS, 6 * SECOND), (50 * MS, 3 * SECOND)]),
         # Crowds come and go; the faults stay, also for a hive in which little happens.
         tide_us=(6 * MINUTE, 14 * MINUTE),

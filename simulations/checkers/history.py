@@ -2,7 +2,8 @@
 
 Rules:
 - What was acknowledged stands in the log with that very answer.
-- Accounts that only transfers touch, and user names, are linearizable objects.
+- Accounts that only transfers touch, user names, and the sessions of wanderers are linearizable objects; a session that has
+  ended stands for nobody any more.
 - A write whose caller learned nothing is looked up in the log: what is not there never happened, and what is there had
   happened by the time at which a replica applied it first.
 """
@@ -49,6 +50,9 @@ def check_history(history: Iterable[Done], agreed: AgreedChecker, view: ReadView
         looked_at += _check_object(f"the account of {user}", account_history(user, everything, agreed), -1)
     for name in sorted({done.user for done in everything if done.kind == "taken"}):
         looked_at += _check_object(f"the name {name}", name_history(name, everything, agreed), False)
+    sessions = {name for done in everything for name in (done.session, done.opened) if name}
+    for session in sorted(sessions):
+        looked_at += _check_object(f"the session {session}", session_history(session, everything, agreed), "new")
     return looked_at
 
 
@@ -118,6 +122,48 @@ def name_history(name: str, history: Iterable[Done], agreed: AgreedChecker) -> l
             step = _same(True) if effect.reply.code == Code.USER_EXISTS else _takes
             found.append(_operation(done, effect.returned_us, step, f"register {name}: {effect.reply}"))
     return found
+
+
+def session_history(session: str, history: Iterable[Done], agreed: AgreedChecker) -> list[Operation]:
+    """The operations on one session; its state is new, open, or over for good."""
+    everything = list(history)
+    user = next(done.user for done in everything if session in (done.session, done.opened))
+    found: list[Operation] = []
+    for done in everything:
+        if done.user != user:
+            continue
+        if done.kind == "stands" and done.session == session and not isinstance(done.result, Failure):
+            step = _same("open") if done.result else _ends
+            found.append(_operation(done, done.returned_us, step, f"{session} stands: {done.result}"))
+        elif done.kind in ("login", "logout", "refresh", "password", "claim"):
+            effect = _effect_of(done, agreed)
+            change = _session_step(session, done, effect.reply) if effect is not None else None
+            if effect is not None and change is not None:
+                text = f"{done.kind} {done.key} by {done.session} opens {done.opened}: {effect.reply}"
+                found.append(_operation(done, effect.returned_us, change, text))
+    return found
+
+
+def _session_step(session: str, done: Done, reply: Reply) -> Step | None:
+    if reply.code == Code.INVALID_SESSION:
+        # Its time may have been over, or too many newer ones.
+        return _ends if done.session == session else None
+    if reply.code != Code.SUCCESS:
+        return None
+    if done.opened == session:
+        return lambda state: "open" if state == "new" else None
+    if done.kind == "password" and done.session != session:
+        return _ends
+    if done.session != session:
+        return None
+    if done.kind == "claim":
+        return _same("open")
+    return lambda state: "over" if state == "open" else None
+
+
+def _ends(state: State) -> State:
+    """It stands no more, if it ever did."""
+    return "over" if state == "open" else state
 
 
 def _operation(done: Done, returned_us: int, step: Step, text: str) -> Operation:

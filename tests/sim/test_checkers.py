@@ -14,7 +14,7 @@ from hivenode.pool.commands import Reply
 from simulations.calls import Failure
 from simulations.checkers.agreed import AgreedChecker
 from simulations.checkers.consensus import ConsensusChecker
-from simulations.checkers.history import account_history, check_history, name_history
+from simulations.checkers.history import account_history, check_history, name_history, session_history
 from simulations.checkers.linearizable import Operation, State, Step, UndecidedError, check
 from simulations.checkers.violation import Violation
 from simulations.hive_life import GRANT
@@ -278,3 +278,46 @@ def test_states_that_differ_at_one_index_are_found() -> None:
     checker.compare("a", 7, MemoryView({b"k": b"1"}))
     with pytest.raises(Violation, match="another state"):
         checker.compare("b", 7, MemoryView({b"k": b"2"}))
+
+
+# --- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def a_session() -> list[Done]:
+    return [
+        did("login", "w", 0, reply(), owner="w", key="1", opened="s1"),
+        did("stands", "w", 10, True, session="s1"),
+        did("refresh", "w", 20, reply(), owner="w", key="2", session="s1", opened="s2"),
+        did("stands", "w", 30, False, session="s1"),
+        did("stands", "w", 30, True, session="s2"),
+        did("password", "w", 40, reply(), owner="w", key="3", session="s2", opened="s3"),
+        did("logout", "w", 50, reply(Code.INVALID_SESSION), owner="w", key="4", session="s2"),
+        did("stands", "w", 60, True, session="s3"),
+    ]
+
+
+def sessions_look_wrong(history: list[Done]) -> bool:
+    agreed = log_of(history)
+    return any(check(session_history(name, history, agreed), "new") is not None for name in ("s1", "s2", "s3"))
+
+
+def test_a_right_history_of_sessions_passes() -> None:
+    assert not sessions_look_wrong(a_session())
+
+
+@pytest.mark.parametrize("place", [3, 6])
+def test_a_session_that_stands_after_its_end_is_found(place: int) -> None:
+    """After the refresh, and after another session changed the password."""
+    history = a_session()
+    ended = history[place].session
+    assert not sessions_look_wrong([*history, did("stands", "w", 70, False, session=ended)])
+    assert sessions_look_wrong([*history, did("stands", "w", 70, True, session=ended)])
+
+
+def test_what_an_ended_session_still_does_is_found() -> None:
+    history = a_session()
+    assert sessions_look_wrong([*history, did("logout", "w", 70, reply(), owner="w", key="5", session="s1")])
+
+
+def test_a_session_that_stands_before_it_was_opened_is_found() -> None:
+    assert sessions_look_wrong([did("stands", "w", -10, True, session="s1"), *a_session()])
