@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Final
 
 from simulations import mutants, picture, scale, scenarios, sweep
 from simulations.checkers.violation import Violation
 from simulations.engine import HOUR, SECOND
 from simulations.marks import Mark, kept
 from simulations.run import Plan, Result, run
+
+SWEEP_DEADLINE_S: Final = 7 * 86_400
+"""Nobody waits longer than a week for any sweep."""
+TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def _plan(arguments: argparse.Namespace, seed: int) -> Plan:
@@ -68,7 +74,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     plans = [_plan(arguments, seed) for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)]
     total = sweep.Total()
-    for result, processor_s in sweep.results(plans, arguments.jobs):
+    # A sweep that is told to end takes its processes with it.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
+    for result, processor_s in sweep.results(plans, arguments.jobs, SWEEP_DEADLINE_S):
         _show(result, processor_s)
         total.add(result, processor_s)
     print(total.summary(time.monotonic() - began))

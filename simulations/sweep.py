@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,20 +30,18 @@ def timed(plan: Plan) -> tuple[Result, float]:
     return result, elapsed_s
 
 
-def results(plans: Iterable[Plan], jobs: int, deadline_s: float | None = None) -> Iterator[tuple[Result, float]]:
-    """Does all runs in `jobs` processes, and gives each as it ends.
+def results(plans: Sequence[Plan], jobs: int, deadline_s: float) -> Iterator[tuple[Result, float]]:
+    """Does all runs in `jobs` processes, and gives each as it ends; the processes are gone when this one is done with it.
 
     Raises:
-        TimeoutError: they were not done within `deadline_s`.
+        multiprocessing.TimeoutError: they were not done within `deadline_s`.
     """
+    end_s = time.monotonic() + deadline_s
     # Each process begins fresh, so that a run never depends on what this one did before.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=spare_garbage) as pool:
-        try:
-            for future in as_completed([pool.submit(timed, plan) for plan in plans], timeout=deadline_s):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=spare_garbage) as pool:
+        done = pool.imap_unordered(timed, plans)
+        for _ in plans:
+            yield done.next(max(0.0, end_s - time.monotonic()))
 
 
 @dataclass(slots=True)
