@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import calls, fuzz, life, pipeline
+from tests.bench import calls, flood, fuzz, life, pipeline
 from tests.bench.figures import HEAD, Report, line
 from tests.bench.setting import Setting
 
@@ -32,6 +32,7 @@ CASES: Final[dict[str, Callable[[Setting], None]]] = {
     "worker-loss": life.worker_loss,
     "joining": life.joining,
     "idle": life.idle,
+    "flood": flood.flood,
     "fuzz": fuzz.fuzz,
 }
 

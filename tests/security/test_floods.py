@@ -1,0 +1,188 @@
+"""One daemon under attack: others are served, memory has a bound, and nothing is left behind.
+
+Speed is measured by the bench; here it is only asked whether others' calls succeed at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from hivenode.config import split_address
+from hivenode.pb import hive_pb2
+from tests.e2e.user import HIVE, MASTER, USERS, User
+from tests.support.daemons import Daemon, hive, wait_for
+
+MEMORY_BYTES_MAX = 1_536 << 20
+"""What a daemon may take under any of these attacks: its idle 100 MB, the requests being read and held, and their copies."""
+BODY_BYTES = 100 << 20
+SILENT = 500
+FLOOD_CALLS = 512
+"""Answered before others' calls are looked at; so many are under way all the time."""
+LOOK_S = 0.01
+ATTACK_CALL_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with hive(tmp_path_factory.mktemp("flood"), 1, "--executor", "none") as made:
+        yield made[0]
+
+
+@contextmanager
+def memory_watched(daemon: Daemon) -> Iterator[None]:
+    """The daemon's memory stays under its bound while the block runs."""
+    assert daemon.process is not None
+    process = psutil.Process(daemon.process.pid)
+    done = threading.Event()
+    peaks = [0]
+
+    def watch() -> None:
+        while not done.wait(LOOK_S):
+            peaks[0] = max(peaks[0], process.memory_info().rss)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert peaks[0] < MEMORY_BYTES_MAX, f"{peaks[0] >> 20} MiB"
+
+
+def _channel(daemon: Daemon) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(
+        daemon.api, options=(("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+    )
+
+
+async def _bodies(daemon: Daemon, method: str, count: int, token: str = "") -> Counter[str]:
+    """So many calls at once with 100 MB in each, from 4 connections; how they ended."""
+    body = b"\x12" + b"\x80\x80\x80\x32" + bytes(BODY_BYTES)
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    channels = [_channel(daemon) for _ in range(4)]
+    ended: Counter[str] = Counter()
+
+    async def one(number: int) -> None:
+        call: Any = channels[number % len(channels)].unary_unary(method)
+        try:
+            await call(body, metadata=metadata, timeout=ATTACK_CALL_S)
+            ended["OK"] += 1
+        except grpc.aio.AioRpcError as error:
+            ended[error.code().name] += 1
+
+    await asyncio.gather(*(one(number) for number in range(count)))
+    for channel in channels:
+        await channel.close()
+    return ended
+
+
+def _spool_is_empty(daemon: Daemon) -> bool | None:
+    return not any(Path(daemon.data_dir, "blobs", "tmp").iterdir()) or None
+
+
+def test_large_bodies_of_strangers_are_not_taken_in(daemon: Daemon) -> None:
+    user = User.new(daemon)
+    with memory_watched(daemon):
+        assert asyncio.run(_bodies(daemon, f"{MASTER}UploadTask", 8)) == {"UNAUTHENTICATED": 8}
+        ended = asyncio.run(_bodies(daemon, f"{USERS}Login", 8))
+        assert ended.keys() <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+        assert user.balance() > 0
+
+
+def test_large_uploads_of_one_user_have_a_bound_and_leave_nothing(daemon: Daemon) -> None:
+    attacker, user = User.new(daemon), User.new(daemon)
+    with memory_watched(daemon):
+        ended = asyncio.run(_bodies(daemon, f"{MASTER}UploadTask", 8, attacker.token))
+        assert ended["RESOURCE_EXHAUSTED"] >= 1
+        assert user.balance() > 0
+    wait_for("an empty spool", lambda: _spool_is_empty(daemon))
+
+
+def test_silent_connections_are_closed_and_hold_up_nobody(daemon: Daemon) -> None:
+    host, port = split_address(daemon.api)
+    silent = [socket.create_connection((host, port)) for _ in range(SILENT)]
+    try:
+        with memory_watched(daemon):
+            user = User.new(daemon)
+            assert user.balance() > 0
+            for each in silent:
+                # The server says its settings, waits for the client's, and then closes.
+                each.settimeout(30.0)
+                while each.recv(4_096):
+                    pass
+    finally:
+        for each in silent:
+            each.close()
+
+
+def test_uploads_cut_half_way_leave_nothing(daemon: Daemon) -> None:
+    user = User.new(daemon)
+
+    async def cut(number: int) -> None:
+        header = hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id=f"cut{number}"))
+        taken = asyncio.Event()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield header.SerializeToString()
+            for _ in range(3):
+                yield hive_pb2.UploadTaskPiece(data=bytes(1 << 20)).SerializeToString()
+            taken.set()
+            await asyncio.Event().wait()
+
+        async with _channel(daemon) as channel:
+            upload: Any = channel.stream_unary(f"{HIVE}UploadTaskStream")
+            call = upload(pieces(), metadata=(("authorization", f"Bearer {user.token}"),), timeout=ATTACK_CALL_S)
+            await taken.wait()
+            call.cancel()
+
+    async def cut_many() -> None:
+        await asyncio.gather(*(cut(number) for number in range(20)))
+
+    with memory_watched(daemon):
+        asyncio.run(cut_many())
+        assert user.balance() > 0
+    wait_for("an empty spool", lambda: _spool_is_empty(daemon))
+
+
+def test_a_client_that_floods_leaves_others_their_calls(daemon: Daemon) -> None:
+    user = User.new(daemon)
+    done = threading.Event()
+    ended: Counter[str] = Counter()
+
+    async def flood() -> None:
+        async with _channel(daemon) as channel:
+            call: Any = channel.unary_unary(f"{HIVE}GetStatus")
+
+            async def loop() -> None:
+                while not done.is_set():
+                    try:
+                        await call(b"", timeout=ATTACK_CALL_S)
+                        ended["OK"] += 1
+                    except grpc.aio.AioRpcError as error:
+                        ended[error.code().name] += 1
+
+            await asyncio.gather(*(loop() for _ in range(FLOOD_CALLS)))
+
+    thread = threading.Thread(target=lambda: asyncio.run(flood()))
+    thread.start()
+    try:
+        with memory_watched(daemon):
+            wait_for("the flood", lambda: ended.total() > FLOOD_CALLS or None)
+            for _ in range(20):
+                assert user.balance() > 0
+    finally:
+        done.set()
+        thread.join()
+    assert ended.keys() <= {"OK", "RESOURCE_EXHAUSTED"}
