@@ -381,7 +381,9 @@ class Node:
         # Nearly all that goes over the wires is the core's, so it does not go through the list of all else.
         if type(payload) in _CONSENSUS:
             replica = self.replica
-            if replica is not None and payload.to == replica.member_id:
+            # One that asked two hives may be in the lists of both; the peer protocol refuses who is of another hive.
+            ours = self.world.nodes[source].disk.log.hive_id == self.disk.log.hive_id
+            if replica is not None and ours and payload.to == replica.member_id:
                 replica.receive(payload)
             return
         match payload:
@@ -426,7 +428,7 @@ class Node:
     def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
         """A bit may flip on the way from the wire to the file."""
         engine = self.world.engine
-        per_mille = self.world.settings.corrupt_piece_per_mille
+        per_mille = self.world.corrupt_piece_per_mille
         if piece.data and per_mille and engine.chance(per_mille):
             engine.note(f"a bit flips in the snapshot that {self.name} receives")
             return replace(piece, data=flipped(piece.data, engine.rng.getrandbits(16)))

@@ -59,7 +59,8 @@ def two_hives_with_data_meet(seed: int) -> str:
 def discovery_loses_most(seed: int) -> str:
     """Two of three announcements get lost, machines start within twelve seconds of each other, and some crash meanwhile.
 
-    All the same they become one hive, each in it once, and a machine that starts again goes on in it with its log.
+    All the same they become one hive, each in it once, and a machine that starts again goes on in it with its log. One whose
+    answer got lost is in the list of a hive that it did not enter: what that one's leader sends is not for it (seed 3).
     """
     world = World(seed, Settings(nodes=5, discovery_loss=660, start_us=12 * SECOND))
     world.network.weather = Weather(loss=100, late=100, late_us=(1 * MS, 200 * MS))

@@ -67,3 +67,8 @@ def test_a_mutant_leaves_nothing_behind() -> None:
 def test_a_founder_does_not_elect_itself_by_the_configuration_of_before() -> None:
     """It kept entries that follow a change of the configuration, without that the change is committed."""
     assert "trace" in scenarios.ALL["figure_8"](3)
+
+
+def test_a_node_that_is_in_the_lists_of_two_hives_takes_the_log_of_its_own_alone() -> None:
+    """Two hives were forming, and the answer of the one got lost before the other took the node in."""
+    assert "one hive" in scenarios.ALL["discovery_loses_most"](3)
