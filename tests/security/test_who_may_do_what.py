@@ -109,6 +109,11 @@ WHO_MAY: dict[str, tuple[Code, Code, Code, Code]] = {
     H + "DownloadResult": (NO_TASK, NO_TASK, NO_TASK, Code.TASK_NOT_FINISHED),
     H + "RemoveNode": OPERATORS,
     H + "TransferLeadership": OPERATORS,
+    H + "CreateJoinToken": (DENIED, DONE_CODE, DONE_CODE, DENIED),
+    H + "ListPending": (DENIED, DONE_CODE, DONE_CODE, DENIED),
+    H + "ApproveNode": OPERATORS,
+    H + "DenyNode": OPERATORS,
+    H + "RevokeNode": OPERATORS,
     # These from the LAN; on the machine itself what they need is to be there.
     H + "LeaveHive": (DENIED,) * 4,
     H + "JoinHive": (DENIED,) * 4,
@@ -124,15 +129,25 @@ ON_THE_MACHINE = {
     H + "MakeClaim": DENIED,
     H + "RemoveNode": NO_NODE,
     H + "TransferLeadership": NO_NODE,
+    H + "CreateJoinToken": DONE_CODE,
+    H + "ListPending": DONE_CODE,
+    H + "ApproveNode": NO_NODE,
+    H + "DenyNode": NO_NODE,
+    H + "RevokeNode": NO_NODE,
 }
 """What a caller without a token is told on loopback; LeaveHive would end the daemon (`tests/e2e/test_cluster.py` has it)."""
 
 ON_A_WORKER = {
     **ON_THE_MACHINE,
-    # It holds no state to copy, and has no say in who is in the hive.
+    # It holds no state to copy and no secret of the hive, and has no say in who is in the hive.
     H + "MakeSnapshot": Code.NOT_A_MEMBER,
+    H + "CreateJoinToken": Code.NOT_A_MEMBER,
     H + "RemoveNode": DENIED,
     H + "TransferLeadership": DENIED,
+    H + "ListPending": DENIED,
+    H + "ApproveNode": DENIED,
+    H + "DenyNode": DENIED,
+    H + "RevokeNode": DENIED,
 }
 """The same at a machine with worker right."""
 
@@ -195,6 +210,8 @@ class Setting:
             "old_password": self.passwords.get(who, PASSWORD),
             "new_password": self.passwords.get(who, PASSWORD),
             "user_role": "user",
+            "rights": "worker",
+            "lifetime_s": 3_600,
         }
         if name in ("Register", "RegisterUser"):
             wanted["username"] = f"new-{secrets.token_hex(6)}"
@@ -202,7 +219,7 @@ class Setting:
             wanted["username"] = "carol"
         if name in ("StopTask", "CancelTask", "StopTaskExecution"):
             wanted["task_id"] = "stopped-task-of-alice"
-        if name in ("RemoveNode", "TransferLeadership"):
+        if ROUTES[method].access is Access.OPERATOR:
             wanted["node_id"] = "no-such-machine"
         if name in ("UploadTask", "SubmitTask", "ExecuteTask", "UploadTaskStream"):
             wanted["task_id"] = f"mine-{secrets.token_hex(6)}"
