@@ -370,6 +370,8 @@ class Disk:
         self.full = False
         self._held_until_us = 0
         self.writes = 0
+        self.torn = 0
+        """Writes whose last page a crash left half written."""
         self._waiting: deque[tuple[Job, Callable[[], None]]] = deque()
         self._life = 0
 
@@ -427,6 +429,7 @@ class Disk:
         fate = "idle"
         if self._waiting:
             fate = ("lost", "torn", "whole")[self._engine.rng.randrange(3)]
+            self.torn += fate == "torn"
             if fate == "whole" and not self.full:
                 self.write_now(self._waiting[0][0])
         self._waiting.clear()

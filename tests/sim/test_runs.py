@@ -72,3 +72,8 @@ def test_a_founder_does_not_elect_itself_by_the_configuration_of_before() -> Non
 def test_a_node_that_is_in_the_lists_of_two_hives_takes_the_log_of_its_own_alone() -> None:
     """Two hives were forming, and the answer of the one got lost before the other took the node in."""
     assert "one hive" in scenarios.ALL["discovery_loses_most"](3)
+
+
+def test_one_machine_works_off_a_crowds_queue_before_it_rests() -> None:
+    """Its two slots took longer for the tasks of a crowd than any hive needs to come to rest otherwise."""
+    assert run(Plan(seed=289, nodes=1, duration_us=108 * SECOND, faults="all")).failure == ""
