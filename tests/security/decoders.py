@@ -50,6 +50,7 @@ from hivenode.discovery.mdns import read_record as read_mdns_record
 from hivenode.encoding import canonical
 from hivenode.encoding.canonical import DecodeError, encode
 from hivenode.encoding.claim import Claim, SignedClaim, read_claim
+from hivenode.encoding.join_token import SEED_BYTES, JoinToken, read_token, write_token
 from hivenode.encoding.node_record import NodeRecord, Role, SignedNodeRecord, node_id_of, sign_record
 from hivenode.encoding.records import Record, decode_record, encode_record
 from hivenode.encoding.recovery import RECOVERY_DOMAIN, RecoveryRecord, SignedRecovery, open_recovery
@@ -290,6 +291,7 @@ _GOOD: Final[dict[str, Any]] = {
     "signature": b"s" * 64,
     "sha256": "a" * 64,
     "action": "remove",
+    "rights": "worker",
 }
 """Where the first best value is none."""
 
@@ -558,6 +560,13 @@ def decoders() -> dict[str, Decoder]:
             seeds=(_token_seed(),),
             errors=(HiveError,),
             call=_token,
+        ),
+        Decoder(
+            name="join token",
+            reads=("join_token.read_token",),
+            seeds=(write_token(dataclasses.replace(sample(JoinToken), seed=b"s" * SEED_BYTES)).encode(),),
+            call=lambda data: read_token(data.decode("utf-8", "replace")),
+            **mark,
         ),
         Decoder(name="ticket", reads=("tickets.check",), seeds=(ticket_seed,), errors=(HiveError,), call=read_ticket),
         Decoder(name="mDNS record", reads=("mdns.read_record",), seeds=(_mdns_seed(),), errors=(), call=_mdns),
