@@ -299,17 +299,20 @@ class Node:
         engine.note(f"a bit of entry {index} of {self.member_id} flips")
         return True
 
-    def flip_state(self, *, prefixes: tuple[bytes, ...] = (b"",)) -> bool:
+    def flip_state(self, *, prefixes: tuple[bytes, ...] = (b"",), lowest: bool = False) -> bool:
         """A bit of some row of agreed state flips, in the page cache and on the disk; returns whether there is one.
 
         Args:
             prefixes: of the rows among which one is taken.
+            lowest: the last bit of the row, which makes a number wrong by one and nothing impossible.
         """
         engine = self.world.engine
         keys = [key for key in sorted(self.disk.state.rows) if key.startswith(prefixes)]
         if not keys:
             return False
         key, bit = keys[engine.rng.randrange(len(keys))], engine.rng.getrandbits(16)
+        if lowest:
+            bit = 8 * (len(self.disk.state.rows[key]) - 1)
         self.tainted = True
         self.disk.state.rows[key] = flipped(self.disk.state.rows[key], bit)
         if self.replica is not None and self.replica.view.get(key) is not None:

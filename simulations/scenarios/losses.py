@@ -97,7 +97,7 @@ def flipped_bit_in_agreed_state(seed: int) -> str:
     stage.until_commits(30, 60 * SECOND)
     for of_leader in (False, True):
         node = stage.leader() if of_leader else stage.voters()[0]
-        demand(node.flip_state(prefixes=(b"Buser:",)), "there is no row to spoil")
+        demand(node.flip_state(prefixes=(b"Buser:",), lowest=True), "there is no row to spoil")
         stage.until(lambda: bool(node.broken), f"{node.name} stops", 300 * SECOND)  # noqa: B023 - it is asked at once
         demand(
             "differs from that of the majority" in node.broken, f"{node.name} stopped for another reason: {node.broken}"
