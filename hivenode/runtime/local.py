@@ -45,6 +45,8 @@ READ_DEADLINE_S: Final = 10.0
 """A read waits no longer than this for a leader, whatever its caller would wait."""
 SEARCH_DEADLINE_S: Final = 10.0
 """Enough to pass over a hundred machines that are silent."""
+SEARCH_PAUSE_S: Final = 0.5
+"""Between two searches by one caller; an election ends in between, or does not."""
 LEADERLESS_S: Final = 5.0
 """A replica that hears of no leader for longer than some elections take may be one that others took the place of."""
 PEERS_MAX: Final = 4_096
@@ -58,6 +60,11 @@ def member_id_of(node_id: NodeId, incarnation: str) -> MemberId:
 
 def node_of(member: MemberId) -> NodeId:
     return NodeId(member.partition(".")[0])
+
+
+def _left_s(ends: float) -> float:
+    """Seconds until a moment of the loop's clock; 0 when it is past."""
+    return max(ends - asyncio.get_running_loop().time(), 0)
 
 
 class LocalNode:
@@ -302,21 +309,29 @@ class LocalNode:
         return self.address_of(node_of(leader)) if leader is not None else None
 
     async def leader(self, deadline_s: float) -> PeerAddress:
+        ends = asyncio.get_running_loop().time() + deadline_s
         if self._replica is not None and self.standing() is not Standing.LIGHT:
-            try:
-                member = await self._replica.wait_for_leader(min(deadline_s, LEADERLESS_S))
-            except HiveError:
-                if (
-                    deadline_s <= LEADERLESS_S
-                    or (found := await self._ask_for_leader(deadline_s - LEADERLESS_S)) is None
-                ):
-                    raise
+            return await self._leader_of_the_log(self._replica, ends)
+        while True:
+            found = self._light_leader or await self._ask_for_leader(_left_s(ends))
+            if found is not None:
                 return found
-            return self.address_of(node_of(member))
-        found = self._light_leader or await self._ask_for_leader(deadline_s)
-        if found is None:
-            raise HiveError(Code.NO_LEADER, "no machine of the hive that answers knows a leader; ask again")
-        return found
+            if _left_s(ends) <= 0:
+                raise HiveError(Code.NO_LEADER, "no machine of the hive that answers knows a leader; ask again")
+            await asyncio.sleep(min(SEARCH_PAUSE_S, _left_s(ends)))
+
+    async def _leader_of_the_log(self, replica: Replica, ends: float) -> PeerAddress:
+        """The leader that this member follows. Others are asked when it hears of none for long: its place may be taken."""
+        try:
+            member = await replica.wait_for_leader(min(_left_s(ends), LEADERLESS_S))
+        except HiveError:
+            if _left_s(ends) <= 0:
+                raise
+            found = await self._ask_for_leader(_left_s(ends))
+            if found is not None:
+                return found
+            member = await replica.wait_for_leader(_left_s(ends))
+        return self.address_of(node_of(member))
 
     async def _ask_for_leader(self, deadline_s: float) -> PeerAddress | None:
         """Asks other machines, once for all who wait for the answer; None when nobody knew in time."""
