@@ -101,6 +101,8 @@ class HiveLife:
         self._virginity: tuple[bool, int, bool] | None = None
         self._timer_us = 0
         self._telling = False
+        self._belongs = bool(node.disk.log.hive_id)
+        """As `runtime.hive_life` has it."""
 
     # --- the machine -----------------------------------------------------------------------------------------------
 
@@ -223,6 +225,7 @@ class HiveLife:
     def form(self, hive_id: str, founders: int) -> None:
         """Forms a hive with this node as its one voter; the first entry says so, as `LocalNode.be_born` has it."""
         node = self._node
+        self._belongs = True
         self._engine.note(f"{node.name} forms the hive {hive_id[:8]} with {founders} founders")
         self._members_expected = 1 + founders if founders else 0
         birth = ConfChange(add_voters=(node.member_id,))
@@ -315,6 +318,9 @@ class HiveLife:
                 refused = refused or result.code is Code.PEER_REJECTED
                 try_next()
                 return
+            if self._belongs:
+                return
+            self._belongs = True
             self._node.disk.submit(Bind(result.hive_id, None), self._node.bound(lambda: self._joined(result)))
 
         try_next()

@@ -126,6 +126,8 @@ class HiveLife:
         self._stop = stop
         self._left = left
         self._refused = ""
+        self._belongs = bool(local.hive_id())
+        """Set once for this life, before the hive is on disk: an answer to an earlier try to join may come late."""
         self._errand = errand
         self._formation = Formation(
             FormationConfig(quiet_ms=config.founding_quiet_ms, listen_ms_max=config.founding_listen_ms_max),
@@ -367,6 +369,7 @@ class HiveLife:
 
     async def _be_founder(self, hive_id: str, founders: tuple[NodeId, ...]) -> None:
         """A hive of one, then the founders: they join as all do, and are made voters as soon as they have the log."""
+        self._belongs = True
         # Founders on their way count already: a hive that they are about to enter must not be given up.
         self._members_expected = 1 + len(founders) if founders else 0
         replica = await self._local.be_born(hive_id)
@@ -444,6 +447,9 @@ class HiveLife:
                     refused = error
                     self._refused = error.message
                 continue
+            if self._belongs:
+                return
+            self._belongs = True
             try:
                 await self._local.enter(offer.hive_id, replica=offer.voter_rights)
             except HiveError as error:

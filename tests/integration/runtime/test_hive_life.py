@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hivenode.errors import Code, HiveError, InvariantError
+from hivenode.membership.events import JoinHive
 from hivenode.runtime.hive_life import HiveLife
 
 
@@ -35,3 +36,33 @@ async def test_a_broken_invariant_while_forming_ends_the_life() -> None:
     assert life._wake.is_set()
     with pytest.raises(InvariantError):
         HiveLife._raise_broken(life)
+
+
+async def test_a_late_answer_to_an_earlier_try_to_join_is_passed_over() -> None:
+    """Formation gives a try up after a while and begins another, and both answers may come: two replicas on one log."""
+    answered, entered = asyncio.Event(), list[str]()
+
+    async def ask(address: str, hive_id: str) -> Any:
+        await answered.wait()
+        return SimpleNamespace(hive_id=hive_id, voter_rights=True)
+
+    async def enter(hive_id: str, *, replica: bool) -> None:
+        entered.append(hive_id)
+        await asyncio.sleep(0)
+
+    # Only what the two answers lead to is looked at.
+    life: Any = SimpleNamespace(
+        _belongs=False,
+        _refused="",
+        _ask_to_join=ask,
+        _local=SimpleNamespace(enter=enter),
+        _errand=SimpleNamespace(end=lambda: None),
+        _step=lambda event: None,
+        _record_wanted=asyncio.Event(),
+    )
+    effect = JoinHive(hive_id="h" * 32, addresses=("127.0.0.1:1",))
+    tries = [asyncio.create_task(HiveLife._join(life, effect)) for _ in range(2)]
+    answered.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tries)
+    assert entered == ["h" * 32]
