@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from hivenode.consensus import Entry, LogView, MemberId
@@ -24,6 +25,9 @@ class ConsensusChecker:
         self.elections = 0
         self.committed: list[Entry] = []
         """By index, from 1."""
+        self._committed_by: list[int] = []
+        """The highest term that had a leader when the entry of the same place was first applied."""
+        self._highest_term = 0
         self._leaders: dict[int, MemberId] = {}
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}
 
@@ -37,9 +41,13 @@ class ConsensusChecker:
         known = self._leaders.setdefault(term, member)
         demand(known == member, f"two leaders in term {term}: {known} and {member}")
         self.elections += 1
-        if not self.committed:
+        self._highest_term = max(self._highest_term, term)
+        # Leader completeness speaks of later terms (§5.4.3): who won term 45 by votes that were long on their way need not have
+        # what term 46 committed meanwhile.
+        bound = bisect_left(self._committed_by, term)
+        if not bound or bound < log.first_index() - 1:
             return
-        newest = self.committed[-1]
+        newest = self.committed[bound - 1]
         tail_begin = tail[0].index if tail else log.last_index() + 1
         if newest.index >= tail_begin:
             place = newest.index - tail_begin
@@ -73,6 +81,7 @@ class ConsensusChecker:
         demand(entry.index <= known + 1, f"{name} applied {entry.index}, but only {known} were ever committed")
         if entry.index == known + 1:
             self.committed.append(entry)
+            self._committed_by.append(self._highest_term)
             return True
         there = self.committed[entry.index - 1]
         demand(there == entry, f"{name} applied another entry {entry.index}: term {entry.term}, not {there.term}")

@@ -245,6 +245,16 @@ def test_a_leader_without_a_committed_entry_is_found() -> None:
         checker.leads(B, 2, MemoryLog(), (entry(1, 2),))
 
 
+def test_a_leader_of_an_earlier_term_need_not_have_what_a_later_one_committed() -> None:
+    """§5.4.3 speaks of later terms: the votes that made it leader may have been long on their way."""
+    checker = ConsensusChecker()
+    checker.leads(A, 46, MemoryLog(), ())
+    checker.applied("a", entry(1, 46))
+    checker.leads(B, 45, MemoryLog(), ())
+    with pytest.raises(Violation, match="without the committed entry"):
+        checker.leads(B, 47, MemoryLog(), ())
+
+
 def test_a_committed_entry_that_changes_is_found() -> None:
     checker = ConsensusChecker()
     checker.applied("a", entry(1, 1, b"x"))
