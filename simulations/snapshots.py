@@ -75,11 +75,12 @@ class SnapshotDisk:
             self._node.world.tainted_files.add(ref.sha256)
         return made
 
-    def read(self, sha256: str, offset: int, piece_bytes: int) -> bytes | None:
-        """The next bytes of the snapshot made last; None when it is another one by now."""
+    def read(self, sha256: str, offset: int, pieces: int) -> bytes | None:
+        """The next of so many pieces of the snapshot made last, empty at its end; None when it is another one by now."""
         if self._made is None or self._made[0].ref.sha256 != sha256:
             return None
-        return self._made[1][offset : offset + piece_bytes]
+        content = self._made[1]
+        return content[offset : offset + len(content) // pieces + 1]
 
     def received_bytes(self, ref: SnapshotRef) -> int:
         """How much of it has been received; all other unfinished files are given up."""
@@ -251,10 +252,10 @@ def serve_pieces(node: Node, asker: str, asked: PieceAsked) -> None:
     world = node.world
 
     def send(offset: int) -> None:
-        data = node.snapshots.read(asked.sha256, offset, world.settings.piece_bytes)
+        data = node.snapshots.read(asked.sha256, offset, world.settings.snapshot_pieces)
         answer = PieceSent(run=asked.run, stream=asked.stream, offset=offset, data=data)
         world.network.send(node.name, asker, answer, once=True)
-        if data is not None and len(data) == world.settings.piece_bytes:
+        if data:
             node.at(world.engine.now_us + world.engine.between(*PIECE_US), lambda: send(offset + len(data)))
 
     send(asked.offset)

@@ -70,8 +70,8 @@ class Settings:
         )
     )
     """A hundredth of the daemon's bounds, so that compactions and snapshots are everyday events of a short run."""
-    piece_bytes: int = 4 << 10
-    """In which a snapshot is fetched; the daemon's are 1 MiB, of states as many times larger."""
+    snapshot_pieces: int = 16
+    """Into so many a snapshot is cut; the daemon cuts into pieces of 1 MiB."""
     corrupt_piece_per_mille: int = 0
     digest_every: int = 64
     """Entries between two comparisons of the members' states; the daemon's 1,024 would come a few times an hour."""
@@ -119,7 +119,7 @@ def moody(seed: int, nodes: int) -> Settings:
                 ]
             )
         ),
-        piece_bytes=rng.choice([1 << 10, 4 << 10]),
+        snapshot_pieces=rng.choice([64, 16]),
         corrupt_piece_per_mille=rng.choice([0, 0, 5]),
     )
 
