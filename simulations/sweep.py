@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ from simulations.run import Plan, Result, run
 
 GARBAGE_THRESHOLDS: Final = (100_000, 50, 50)
 """A run makes few cycles and many objects that live long; looking for garbage less often saves a tenth of the time."""
+
+
+def _begin(niceness: int) -> None:
+    os.nice(niceness)
+    spare_garbage()
 
 
 def spare_garbage() -> None:
@@ -30,15 +36,18 @@ def timed(plan: Plan) -> tuple[Result, float]:
     return result, elapsed_s
 
 
-def results(plans: Sequence[Plan], jobs: int, deadline_s: float) -> Iterator[tuple[Result, float]]:
+def results(plans: Sequence[Plan], jobs: int, deadline_s: float, niceness: int = 0) -> Iterator[tuple[Result, float]]:
     """Does all runs in `jobs` processes, and gives each as it ends; the processes are gone when this one is done with it.
+
+    Args:
+        niceness: how far they stand back for others (nice(2)).
 
     Raises:
         multiprocessing.TimeoutError: they were not done within `deadline_s`.
     """
     end_s = time.monotonic() + deadline_s
     # Each process begins fresh, so that a run never depends on what this one did before.
-    with multiprocessing.get_context("spawn").Pool(jobs, initializer=spare_garbage) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=_begin, initargs=(niceness,)) as pool:
         done = pool.imap_unordered(timed, plans)
         for _ in plans:
             yield done.next(max(0.0, end_s - time.monotonic()))

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
 
 import pytest
 
-from simulations.engine import MINUTE, SECOND
+from simulations.engine import SECOND
 from simulations.run import Plan, run
 from simulations.sweep import Total, results
+from tests.support.sweeping import BESIDE
 
-SEEDS = 40
-"""With five nodes and half an hour each they are a hundred node-hours, without the time in which they come to rest."""
 DEADLINE_S = 1_500
 """Many times what it takes on two cores that have nothing else to do."""
 
 
-def swept(plans: list[Plan], deadline_s: float) -> tuple[Total, str]:
-    began = time.monotonic()
-    total = Total()
-    for result, processor_s in results(plans, os.cpu_count() or 1, deadline_s):
-        total.add(result, processor_s)
-    return total, total.summary(time.monotonic() - began)
-
-
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.timeout(DEADLINE_S + 100)
 def test_a_hundred_node_hours_under_all_faults_keep_every_promise() -> None:
-    plans = [Plan(seed=seed, nodes=5, duration_us=30 * MINUTE, faults="all") for seed in range(1, SEEDS + 1)]
-    total, summary = swept(plans, DEADLINE_S)
+    total, elapsed_s = BESIDE.result(DEADLINE_S)
+    summary = total.summary(elapsed_s)
     print(summary)
     assert not total.failed, summary
     assert total.node_hours >= 100
