@@ -128,8 +128,17 @@ def local_node(lan: Lan, replica: Any) -> Any:
         hive_id=lambda: HIVE_ID,
         note_address=lambda _peer: None,
         note_peer=lambda _intro: None,
+        may_hold_state=lambda _node: True,
     )
-    for name in ("standing", "_ask_for_leader", "_search_leader", "leader", "forget_leader", "_leader_heard"):
+    for name in (
+        "standing",
+        "_leader_of_the_log",
+        "_ask_for_leader",
+        "_search_leader",
+        "leader",
+        "forget_leader",
+        "_leader_heard",
+    ):
         setattr(node, name, getattr(LocalNode, name).__get__(node))
     return node
 
