@@ -405,10 +405,12 @@ def certificate_of(daemon: Daemon) -> bytes:
 
 METHODS = sorted(ROUTES)
 PLACES = ("leader", "follower", "worker")
+ENDS_THE_DAEMON = H + "LeaveHive"
+"""Allowed on the machine itself, where `tests/e2e/test_cluster.py` has it."""
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != ENDS_THE_DAEMON])
 def test_who_may_do_what_on_the_machine(here: Setting, method: str, place: str) -> None:
     go_through(here, method, place)
 
@@ -424,8 +426,6 @@ def test_who_may_do_what_from_the_lan(across: Setting, method: str, place: str) 
 def go_through(made: Setting, method: str, place: str) -> None:
     daemon = made.places()[place]
     access = ROUTES[method].access
-    if made.on_machine and method == H + "LeaveHive":
-        pytest.skip("it would end the daemon: tests/e2e/test_cluster.py has it")
     machine = made.people["alice"]
     machine.insist(
         f"{P}NodeManagerService/RegisterWorkerNode",
