@@ -122,6 +122,7 @@ class LocalNode:
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._known: dict[NodeId, PeerAddress] = {}
         self._light_leader: PeerAddress | None = None
+        self._heard_leader: MemberId | None = None
         self._search = LeaderSearch(peers.introduce)
         self._searching: asyncio.Task[PeerAddress | None] | None = None
         self._writes_open = asyncio.Event()
@@ -351,7 +352,8 @@ class LocalNode:
             return None  # Another node answered at the address.
         self.note_address(intro.leader)
         self.note_peer(intro)
-        self._light_leader = intro.leader
+        if self._replica is None or self._replica.leader is None:
+            self._light_leader = intro.leader
         return intro.leader
 
     def knows_leader(self) -> bool:
@@ -359,9 +361,10 @@ class LocalNode:
         return self._light_leader is not None if self._replica is None else self._replica.leader is not None
 
     def _leader_heard(self, replica: Replica) -> None:
-        """Who hears a leader in the log needs no word of others."""
-        if replica.leader is not None:
+        """Who hears a leader in the log needs no word of others; when it hears it no more, what they said before is old."""
+        if replica.leader is not None or self._heard_leader is not None:
             self._light_leader = None
+        self._heard_leader = replica.leader
 
     def forget_leader(self, node: NodeId) -> None:
         """A light node asks anew who leads when the leader it knew is gone, or leads no longer."""

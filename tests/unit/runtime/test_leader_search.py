@@ -121,6 +121,7 @@ def local_node(lan: Lan, replica: Any) -> Any:
     node: Any = SimpleNamespace(
         _replica=replica,
         _light_leader=None,
+        _heard_leader=None,
         _searching=None,
         _search=LeaderSearch(lan.introduce),
         _known={peer(number).node_id: peer(number) for number in (1, 2)},
@@ -153,6 +154,19 @@ async def test_a_replica_that_hears_no_leader_while_others_do_is_a_light_node_un
     node._leader_heard(replica)
     assert node.standing() is Standing.REPLICA
     replica.leader = None
+    assert node.standing() is Standing.REPLICA
+
+
+async def test_what_others_said_of_a_leader_that_the_log_heard_meanwhile_is_not_kept() -> None:
+    """It would be asked when it is lost, and be waited for until the caller gave up."""
+    replica = replica_without_leader()
+    node = local_node(Lan({1: introduction(1, peer(9))}), replica)
+    replica.leader = "somebody"
+    assert await node._ask_for_leader(DEADLINE_S) == peer(9)
+    node._leader_heard(replica)
+    assert await node._ask_for_leader(DEADLINE_S) == peer(9)
+    replica.leader = None
+    node._leader_heard(replica)
     assert node.standing() is Standing.REPLICA
 
 
