@@ -44,6 +44,7 @@ class ConsensusChecker:
         self._highest_term = max(self._highest_term, term)
         # Leader completeness speaks of later terms (§5.4.3): who won term 45 by votes that were long on their way need not have
         # what term 46 committed meanwhile.
+        del self._committed_by[len(self.committed) :]  # What a recovery gave up.
         bound = bisect_left(self._committed_by, term)
         if not bound or bound < log.first_index() - 1:
             return
