@@ -82,7 +82,7 @@ class ConsensusChecker:
         demand(entry.index <= known + 1, f"{name} applied {entry.index}, but only {known} were ever committed")
         if entry.index == known + 1:
             self.committed.append(entry)
-            self._committed_by.append(self._highest_term)
+            self._committed_by[known:] = [self._highest_term]
             return True
         there = self.committed[entry.index - 1]
         demand(there == entry, f"{name} applied another entry {entry.index}: term {entry.term}, not {there.term}")
