@@ -5,11 +5,13 @@ Rules
    learners, up to `LEARNERS_MAX`, and stand in for voters. A dead node still counts: a restart is not a leave.
 2. A member is learner first. It is *ready* to vote when it has caught up and has been alive for `STABLE_MS`; in the first
    `YOUNG_HIVE_MS` of the hive's life catching up is enough.
-3. Voters grow from odd number to odd number: two voters are lost with either of them, one only with itself.
+3. Voters grow and shrink from odd number to odd number: two voters are lost with either of them, one only with itself. That
+   a voter died may not be known yet when another one goes, so no living voter goes if two would remain: a stand-in that is
+   on its way is waited for, and without one the leader alone votes.
 4. Add before remove: where a learner is ready, a voter goes in the same joint change in which that learner comes. A voter
    goes only while a quorum of those that remain is alive. The leader never removes itself.
 5. A voter is replaced for being dead only after `GRACE_MS`; it stays on as learner, for the case that it comes back.
-6. A node that came back without its log is another member: the old one goes when the new one comes, for it never answers.
+6. A node that came back without its log is another member: the old one is dead from then on, and goes when the new one comes.
 7. One change at a time, and the same input gives the same change: ties go to the lower member id.
 
 Theory of operation
@@ -19,12 +21,12 @@ Theory of operation
 State table (a member's place; first line that fits wins)
    place     when                                                        becomes
    any       another incarnation of its node is current and alive        gone, the current one LEARNER in the same change
-   VOTER     its node left the hive or lost its voter right              gone, a ready learner VOTER if there is one
+   VOTER     its node left the hive or lost its voter right              gone, a ready learner VOTER if there is one (rule 3)
    LEARNER   its node left the hive or lost its voter right              gone
    VOTER     dead for `GRACE_MS`, a ready learner is there               LEARNER (gone when the learners are full)
    OUTSIDE   alive with voter right, learners below the bound            LEARNER
    LEARNER   ready, and enough are to reach the next odd number wanted   VOTER
-   VOTER     more than wanted, not the leader; dead ones first           LEARNER
+   VOTERs    more than wanted, not the leader; dead ones first           LEARNERs, all at once
    LEARNER   dead for `GRACE_MS`, another waits outside for its place    gone
 """
 
@@ -147,17 +149,28 @@ class _Picture:
     def is_dead(self, member: Member) -> bool:
         return member.dead_since_ms is not None and self.given.now_ms - member.dead_since_ms >= self.given.grace_ms
 
-    def quorum_remains(self, without: Member, plus: Sequence[Member] = ()) -> bool:
-        """Whether the voters could go on deciding without one of them, and with some more."""
-        after = [*(voter for voter in self.voters if voter is not without), *plus]
-        return _alive(after) > len(after) // 2
+    def quorum_remains(self, without: Sequence[Member], plus: Sequence[Member] = ()) -> bool:
+        """Whether the voters could go on deciding without some of them, and with some more."""
+        after = [*(voter for voter in self.voters if voter not in without), *plus]
+        return sum(map(self.answers, after)) > len(after) // 2
+
+    def answers(self, member: Member) -> bool:
+        """Whether the member is alive: its node is, and has the member's log still."""
+        newest = self.current.get(member.node_id, member)
+        return member.alive_since_ms is not None and newest.member_id == member.member_id
+
+    def stand_in_comes(self) -> bool:
+        """Whether a node that could vote is on its way to it."""
+        return any(member.place is not Place.VOTER and self.answers(member) for member in self.current.values())
+
+    def others_by_merit(self, members: Iterable[Member]) -> list[Member]:
+        """Those but the leader, who is missed least first: dead ones, then those that were alive for the shortest time."""
+        others = [member for member in members if member.member_id != self.given.leader]
+        others.sort(key=lambda m: (self.answers(m), -(m.alive_since_ms or 0), m.member_id))
+        return others
 
     def learners_are_full(self, coming: int = 1) -> bool:
         return len(self.learners) + coming > LEARNERS_MAX
-
-
-def _alive(members: Iterable[Member]) -> int:
-    return sum(member.alive_since_ms is not None for member in members)
 
 
 def _replace_old_incarnation(picture: _Picture) -> VoterChange | None:
@@ -165,7 +178,7 @@ def _replace_old_incarnation(picture: _Picture) -> VoterChange | None:
         new = picture.current.get(old.node_id)
         if new is None or new.member_id == old.member_id or old.member_id == picture.given.leader:
             continue
-        if new.alive_since_ms is None or (old.place is Place.VOTER and not picture.quorum_remains(old)):
+        if new.alive_since_ms is None or (old.place is Place.VOTER and not picture.quorum_remains([old])):
             continue
         learners = (new.member_id,) if new.place is Place.OUTSIDE else ()
         return VoterChange(learners=learners, remove=(old.member_id,))
@@ -178,10 +191,26 @@ def _remove_without_right(picture: _Picture) -> VoterChange | None:
             continue
         if member.place is Place.LEARNER:
             return VoterChange(remove=(member.member_id,))
-        stand_in = picture.ready[:1] if len(picture.voters) <= picture.wanted else []
-        if picture.quorum_remains(member, stand_in):
-            return VoterChange(voters=tuple(m.member_id for m in stand_in), remove=(member.member_id,))
+        change = _remove_voter(picture, member)
+        if change is not None:
+            return change
     return None
+
+
+def _remove_voter(picture: _Picture, going: Member) -> VoterChange | None:
+    stand_in = picture.ready[:1] if len(picture.voters) <= picture.wanted else []
+    demoted: list[Member] = []
+    if len(picture.voters) - 1 + len(stand_in) == 2 and picture.answers(going):
+        if picture.stand_in_comes():
+            return None
+        demoted = picture.others_by_merit(voter for voter in picture.voters if voter is not going)[:1]
+    if not picture.quorum_remains([going, *demoted], stand_in):
+        return None
+    return VoterChange(
+        voters=tuple(member.member_id for member in stand_in),
+        learners=tuple(member.member_id for member in demoted),
+        remove=(going.member_id,),
+    )
 
 
 def _replace_dead_voter(picture: _Picture) -> VoterChange | None:
@@ -189,7 +218,7 @@ def _replace_dead_voter(picture: _Picture) -> VoterChange | None:
         return None
     new = picture.ready[0]
     for old in picture.voters:
-        if not picture.is_dead(old) or not picture.quorum_remains(old, (new,)):
+        if not picture.is_dead(old) or not picture.quorum_remains([old], [new]):
             continue
         # Its place among the learners is the one that the new voter leaves; only an overfull table has none for it.
         if picture.learners_are_full(0):
@@ -215,17 +244,11 @@ def _promote(picture: _Picture) -> VoterChange | None:
 
 def _demote(picture: _Picture) -> VoterChange | None:
     excess = len(picture.voters) - max(1, picture.wanted)
-    if excess <= 0:
+    going = picture.others_by_merit(picture.voters)[: max(0, excess)]
+    if not going or not picture.quorum_remains(going):
         return None
-    others = [voter for voter in picture.voters if voter.member_id != picture.given.leader]
-    # Dead ones first, then those that were alive for the shortest time.
-    others.sort(key=lambda m: (m.alive_since_ms is not None, -(m.alive_since_ms or 0), m.member_id))
-    going = others[:1]
-    if not going or not picture.quorum_remains(going[0]):
-        return None
-    if picture.learners_are_full():
-        return VoterChange(remove=(going[0].member_id,))
-    return VoterChange(learners=(going[0].member_id,))
+    names = tuple(member.member_id for member in going)
+    return VoterChange(remove=names) if picture.learners_are_full(len(going)) else VoterChange(learners=names)
 
 
 def _remove_dead_learner(picture: _Picture) -> VoterChange | None:

@@ -136,6 +136,37 @@ def test_voters_shrink_when_nodes_leave_but_never_by_the_leader() -> None:
     assert change(replace(voter("a"), left=True)) is None
 
 
+def test_a_living_voter_that_leaves_waits_for_a_stand_in_that_is_on_its_way() -> None:
+    left = replace(voter("c"), left=True)
+    assert change(voter("a"), voter("b"), left, learner("d", alive_ms=STABLE_MS - 1)) is None
+    assert change(voter("a"), voter("b"), left, dead(learner("d"), 1)) is not None
+
+
+def test_where_two_voters_would_remain_the_leader_alone_does() -> None:
+    left = replace(voter("c"), left=True)
+    assert change(voter("a"), voter("b"), left) == VoterChange(learners=("b.1",), remove=("c.1",))
+    excess = (voter("a"), voter("b"), voter("c"), replace(member("d", Place.OUTSIDE), may_vote=False))
+    gone = tuple(replace(it, may_vote=False) for it in excess[1:3])
+    assert change(excess[0], *gone) == VoterChange(learners=("c.1",), remove=("b.1",))
+
+
+def test_a_dead_voter_that_left_goes_at_once() -> None:
+    left = dead(replace(voter("c"), left=True), 1)
+    assert change(voter("a"), voter("b"), left) == VoterChange(remove=("c.1",))
+
+
+def test_a_voter_whose_node_came_back_without_its_log_counts_as_dead() -> None:
+    old, new = replace(voter("b"), current=False), member("b", Place.LEARNER, incarnation="2", alive_ms=1)
+    # b.1 is the dead one of three: without c, a alone of two would answer.
+    assert change(voter("a"), old, replace(voter("c"), left=True), new) == VoterChange(remove=("b.1",))
+    assert change(voter("a"), old, dead(voter("c"), 1), new) is None
+
+
+def test_voters_that_are_too_many_go_together() -> None:
+    six = (*(voter(name) for name in "abcde"), learner("f"))
+    assert change(*six) == VoterChange(learners=("b.1", "c.1"))
+
+
 def test_nodes_without_voter_right_stay_outside() -> None:
     assert change(voter("a"), replace(member("b", Place.OUTSIDE), may_vote=False)) is None
 
@@ -191,5 +222,8 @@ def test_changes_come_to_rest_and_never_take_a_living_quorum_away(members: list[
         after = [m for m in members if m.place is Place.VOTER]
         if _quorum_alive(before):
             assert _quorum_alive(after)
+        if len(after) == 2 < len(before):
+            gone = [m for m in before if m.member_id not in {n.member_id for n in after}]
+            assert all(m.alive_since_ms is None or not m.current for m in gone)
     else:
         pytest.fail("the rule never comes to rest")
