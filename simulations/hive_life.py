@@ -61,7 +61,7 @@ from hivenode.runtime.hive_life import (
     JOIN_DEADLINE_S,
     confirmed_by,
 )
-from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX
+from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, says_nothing_new
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
 from hivenode.transport.metadata import HOPS_MAX
@@ -335,10 +335,27 @@ class HiveLife:
                 done(Failure(code=Code.WRONG_HIVE, text="the machine at this address is of another hive by now"))
             else:
                 node.learn_address(result.record.node_id, result.record.addresses)
-                asked = JoinAsked(hive_id=hive_id, record=node.signed_record())
-                node.ask(address, asked, JOIN_DEADLINE_S, done)
+                self._ask_to_admit(address, hive_id, done)
 
         node.ask(address, IntroduceAsked(), JOIN_DEADLINE_S, introduced)
+
+    def _ask_to_admit(
+        self, address: str, hive_id: str, done: Callable[[JoinOffer | Failure], None], tries: int = 2
+    ) -> None:
+        """Tells the hive this node's record, once more when the hive has a later one."""
+
+        def answered(result: JoinOffer | Failure) -> None:
+            if isinstance(result, Failure) or not result.later_sequence:
+                done(result)
+                return
+            self._node.least_sequence = result.later_sequence + 1
+            if tries > 1:
+                self._ask_to_admit(address, hive_id, done, tries - 1)
+            else:
+                done(Failure(code=Code.PEER_REJECTED, text="the hive knows a later statement of this node"))
+
+        asked = JoinAsked(hive_id=hive_id, record=self._node.signed_record())
+        self._node.ask(address, asked, JOIN_DEADLINE_S, answered)
 
     def _joined(self, offer: JoinOffer) -> None:
         node = self._node
@@ -464,14 +481,25 @@ class HiveLife:
                 answer(result)
                 return
             entry = queries.node(replica.view, joiner.node_id)
-            if result.refused or (entry is not None and entry.incarnation != joiner.incarnation):
-                answer(Failure(code=Code.PEER_REJECTED, text=result.message or "the hive knows a later statement"))
+            if result.refused:
+                answer(Failure(code=Code.PEER_REJECTED, text=result.message))
                 return
+            later = (
+                entry.sequence if entry is not None and not says_nothing_new(entry, joiner, self._world.verify) else 0
+            )
             leader = PeerAddress(node_id=self._node.node_id, addresses=(self._node.address,))
             hive_id = self._node.disk.log.hive_id
             entries = [entry for entry in queries.nodes(replica.view) if entry.kind is NodeKind.HIVE]
             records = [decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]]
-            answer(JoinOffer(hive_id=hive_id, members=tuple(records), leader=leader, voter_rights=joiner.role.may_vote))
+            answer(
+                JoinOffer(
+                    hive_id=hive_id,
+                    members=tuple(records),
+                    leader=leader,
+                    voter_rights=joiner.role.may_vote,
+                    later_sequence=later,
+                )
+            )
 
         rights = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
         command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
@@ -547,6 +575,8 @@ class HiveLife:
         if replica is not None and self._is_told(replica):
             return
         if replica is not None and replica.leads:
+            entry = queries.node(replica.view, self._node.node_id)
+            self._node.least_sequence = entry.sequence + 1 if entry is not None else 0
             self._give_birth(replica, lambda: None)
             return
         leader = self._node.leader_node()
@@ -560,8 +590,7 @@ class HiveLife:
             if isinstance(result, Failure) or not self._node.light:
                 self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
 
-        asked = JoinAsked(hive_id=self._node.disk.log.hive_id, record=self._node.signed_record())
-        self._node.ask(self._node.address_of(leader), asked, JOIN_DEADLINE_S, told)
+        self._ask_to_admit(self._node.address_of(leader), self._node.disk.log.hive_id, told)
 
     def _is_told(self, replica: Replica) -> bool:
         entry = queries.node(replica.view, self._node.node_id)

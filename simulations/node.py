@@ -106,6 +106,8 @@ class Node:
         self.broken = ""
         """Why it ended itself for good: its disk or memory went wrong. It starts again when its disk was wiped."""
         self.boots = 0
+        self.least_sequence = 0
+        """Of what this life of the process says of itself, so that it is later than what the hive knows."""
         self.replica: Replica | None = None
         self.coordinator: Coordinator | None = None
         self.digests: DigestKeeper | None = None
@@ -172,6 +174,7 @@ class Node:
         if self.alive or self.left or self.broken:
             return
         self.boots += 1
+        self.least_sequence = 0
         self.alive, self.powered, self.paused = True, True, False
         engine = self.world.engine
         engine.mark(Kind.STARTS, self.name)
@@ -653,7 +656,7 @@ class Node:
             role=self.role,
             addresses=(self.address,),
             capabilities=self.capabilities,
-            sequence=self.clock.wall_ms() + later,
+            sequence=max(self.clock.wall_ms(), self.least_sequence) + later,
             expires_ms=NEVER_EXPIRES_MS,
             version="0.1.0",
             certificate_sha256=bytes(32),

@@ -579,7 +579,7 @@ class JoinRequest(_message.Message):
     def __init__(self, record: _Optional[bytes] = ..., from_lan: _Optional[bool] = ..., token_key: _Optional[bytes] = ..., token_signature: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("hive_id", "members", "leader_node_id", "leader_addresses", "voter_rights", "node_ids", "voter_ids")
+    __slots__ = ("hive_id", "members", "leader_node_id", "leader_addresses", "voter_rights", "node_ids", "voter_ids", "later_sequence")
     HIVE_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     LEADER_NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -587,6 +587,7 @@ class JoinResponse(_message.Message):
     VOTER_RIGHTS_FIELD_NUMBER: _ClassVar[int]
     NODE_IDS_FIELD_NUMBER: _ClassVar[int]
     VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
+    LATER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     hive_id: str
     members: _containers.RepeatedScalarFieldContainer[bytes]
     leader_node_id: str
@@ -594,7 +595,8 @@ class JoinResponse(_message.Message):
     voter_rights: bool
     node_ids: _containers.RepeatedScalarFieldContainer[str]
     voter_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ..., node_ids: _Optional[_Iterable[str]] = ..., voter_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    later_sequence: int
+    def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ..., node_ids: _Optional[_Iterable[str]] = ..., voter_ids: _Optional[_Iterable[str]] = ..., later_sequence: _Optional[int] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
     __slots__ = ("event",)

@@ -470,12 +470,21 @@ class HiveLife:
         claim = self._claim(intro.record.node_id)
         self._local.note_peer(intro)
         peer = PeerAddress(node_id=intro.record.node_id, addresses=(address,))
-        offer = await self._peers.join(peer, hive_id, self._local.record()[1], JOIN_DEADLINE_S, claim)
+        offer = await self._ask_to_admit(peer, hive_id, claim)
         if offer.hive_id != hive_id:
             raise HiveError(Code.WRONG_HIVE, "another hive answered than the one asked for")
         self._local.note_address(offer.leader)
         self._local.note_offer(offer)
         return offer
+
+    async def _ask_to_admit(self, peer: PeerAddress, hive_id: str, claim: JoinClaim = NO_CLAIM) -> JoinOffer:
+        """Tells the hive this node's record, once more when the hive has one that is later by a clock that ran ahead."""
+        for _ in range(2):
+            offer = await self._peers.join(peer, hive_id, self._local.record()[1], JOIN_DEADLINE_S, claim)
+            if not offer.later_sequence:
+                return offer
+            self._local.outdo(offer.later_sequence)
+        raise HiveError(Code.PEER_REJECTED, "the hive knows a later statement of this node")
 
     def _claim(self, callee: NodeId) -> JoinClaim:
         """What this node shows besides its record. Raises PEER_REJECTED when a token names others than the callee."""
@@ -545,10 +554,12 @@ class HiveLife:
                 return True
             if replica is not None and self._local.standing() is Standing.LEADER:
                 # Also when the founder died before it had: whoever leads a hive without its first commands proposes them.
+                known = queries.node(replica.view(), self._local.node_id)
+                self._local.outdo(known.sequence if known is not None else 0)
                 await self._give_birth(replica)
                 return True
             leader = await self._local.leader(JOIN_DEADLINE_S)
-            offer = await self._peers.join(leader, self._local.hive_id(), self._local.record()[1], JOIN_DEADLINE_S)
+            offer = await self._ask_to_admit(leader, self._local.hive_id())
             if replica is None:
                 self._local.note_offer(offer)
                 if offer.voter_rights:

@@ -37,6 +37,8 @@ from hivenode.runtime.stores import LogStorage, LogWrite, SnapshotRef, SnapshotS
 
 RECORD_LIFETIME_MS: Final = 30 * 24 * 3_600_000
 """A record is made anew at every start and change of address; a machine that is away longer says hello again anyway."""
+SEQUENCE_MAX: Final = 1 << 62
+"""Of a statement that this node outdoes: far past any clock, and far from what a record can hold."""
 COMMITTED_BYTES_MAX: Final = 128 << 10
 """What is applied in one go: some 500 commands, 20 to 30 ms of the loop."""
 COMMIT_DELAY_MS: Final = 10
@@ -117,6 +119,7 @@ class LocalNode:
         self.shortage: Final = shortage
         self._rng = rng
         self._addresses: tuple[str, ...] = ()
+        self._sequence = 0
         self._replica: Replica | None = None
         self._replica_listeners: list[Callable[[Replica], None]] = []
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
@@ -152,6 +155,8 @@ class LocalNode:
     def record(self) -> tuple[NodeRecord, SignedNodeRecord]:
         """This node's statement of itself, made and signed now; a later one has a greater sequence."""
         now = self.wall_ms()
+        # A clock that was set back, or that a board without a battery begins with, must not keep the node out.
+        self._sequence = max(now, self._sequence)
         record = NodeRecord(
             node_id=self.node_id,
             public_key=self.identity.public_key,
@@ -159,12 +164,17 @@ class LocalNode:
             role=self.config.role,
             addresses=self._addresses,
             capabilities=self._capabilities(),
-            sequence=now,
+            sequence=self._sequence,
             expires_ms=now + RECORD_LIFETIME_MS,
             version=self.version,
             certificate_sha256=self._certificate_sha256,
         )
         return record, self.identity.sign_record(record)
+
+    def outdo(self, sequence: int) -> None:
+        """Makes this node's next statements later than one that the hive has."""
+        if sequence < SEQUENCE_MAX:
+            self._sequence = max(self._sequence, sequence + 1)
 
     # --- from fresh to member --------------------------------------------------------------------------------------
 

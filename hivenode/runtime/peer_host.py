@@ -11,7 +11,7 @@ import structlog
 
 from hivenode.consensus import Message
 from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
+from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, Verify, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
@@ -55,11 +55,11 @@ PROBE_DEADLINE_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
-def says_nothing_new(known: NodeEntry | None, record: NodeRecord) -> bool:
+def says_nothing_new(known: NodeEntry | None, record: NodeRecord, verify: Verify = verify_signature) -> bool:
     """Whether the hive has all that a record says but its date, and the date is not much later."""
     if known is None or known.kind is not NodeKind.HIVE:
         return False
-    before = open_record(decode_record(SignedNodeRecord, known.signed_record), verify_signature)
+    before = open_record(decode_record(SignedNodeRecord, known.signed_record), verify)
     late = record.expires_ms - before.expires_ms >= RENEWAL_MS
     return not late and record == dataclasses.replace(before, sequence=record.sequence, expires_ms=record.expires_ms)
 
@@ -191,9 +191,7 @@ class LocalPeerHost:
                 raise HiveError(Code(reply.code), reply.message)
             _log.info("node admitted", node=joiner.node_id, rights=rights.value, through=through)
         admitted = queries.node(replica.view(), joiner.node_id)
-        if admitted is not None and admitted.incarnation != joiner.incarnation:
-            # An older statement changes nothing, so this log would never become a member.
-            raise HiveError(Code.PEER_REJECTED, "the hive knows a later statement of this node: set its clock right")
+        later = admitted.sequence if admitted is not None and not says_nothing_new(admitted, joiner) else 0
         address = PeerAddress(node_id=joiner.node_id, addresses=joiner.addresses)
         self._local.note_address(address)
         entries = [entry for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
@@ -208,6 +206,7 @@ class LocalPeerHost:
             voter_rights=admitted is not None and admitted.rights is NodeRights.VOTER,
             nodes=tuple(entry.node_id for entry in entries),
             voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
+            later_sequence=later,
         )
 
     async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:

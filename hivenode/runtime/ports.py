@@ -514,7 +514,12 @@ class Introduction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinOffer:
-    """What a joiner, or an invited founder, receives: the hive and where its members are."""
+    """What a joiner, or an invited founder, receives: the hive and where its members are.
+
+    Args:
+        later_sequence: not 0: the node is not in, since the hive has a statement of it with this sequence, which the sent
+            one does not follow, as when the node's clock was set back. It can sign a later one and ask again.
+    """
 
     hive_id: str
     members: tuple[SignedNodeRecord, ...]
@@ -522,6 +527,7 @@ class JoinOffer:
     voter_rights: bool
     nodes: tuple[NodeId, ...] = ()
     voters: tuple[NodeId, ...] = ()
+    later_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -292,6 +292,7 @@ class PeerServer:
             voter_rights=offer.voter_rights,
             node_ids=offer.nodes,
             voter_ids=offer.voters,
+            later_sequence=offer.later_sequence,
         )
 
     # --- consensus -----------------------------------------------------------------------------------------------

@@ -268,6 +268,7 @@ class GrpcPeers:
             voter_rights=answer.voter_rights,
             nodes=tuple(NodeId(node) for node in answer.node_ids[:MEMBERS_MAX]),
             voters=tuple(NodeId(node) for node in answer.voter_ids[:MEMBERS_MAX]),
+            later_sequence=answer.later_sequence,
         )
 
     async def _call(

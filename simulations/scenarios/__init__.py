@@ -38,6 +38,7 @@ from simulations.scenarios.losses import (
 )
 from simulations.scenarios.members import (
     change_under_partition,
+    clock_set_back_and_disk_lost,
     join_answers_lost,
     join_takes_a_moment,
     joint_change_behind_a_cut,
@@ -54,6 +55,7 @@ ALL: Final[dict[str, Scenario]] = {
         join_answers_lost,
         join_takes_a_moment,
         clock_jump_of_an_hour,
+        clock_set_back_and_disk_lost,
         joint_change_behind_a_cut,
         worker_gone_for_good,
         slow_disk_on_leader,

@@ -8,7 +8,7 @@ from hivenode.pool import queries
 from hivenode.pool.records import TaskState
 from simulations.calls import Write
 from simulations.checkers.violation import demand
-from simulations.engine import MS, SECOND
+from simulations.engine import HOUR, MS, SECOND
 from simulations.node import Node
 from simulations.scenarios.stage import WELL_US, Stage
 
@@ -60,6 +60,38 @@ def join_takes_a_moment(seed: int) -> str:
             node.boot()
             stage.until(is_in, f"{node.name} has the log again", 10 * SECOND)
     return stage.finish()
+
+
+def clock_set_back_and_disk_lost(seed: int) -> str:
+    """A clock that ran an hour ahead is set right, and its machine loses its disk: the hive has a statement of it from then.
+
+    Found by the simulator (seeds 57, 76 and 254 of the sweep): the machine was refused until its clock was there again.
+    """
+    stage = Stage(seed, nodes=5)
+    stage.until_commits(20, 120 * SECOND)
+    _set_back(stage, stage.voters()[0], loses_disk=True)
+    _set_back(stage, stage.voters()[0], loses_disk=False)
+    _set_back(stage, stage.leader(), loses_disk=False)
+    return stage.finish()
+
+
+def _set_back(stage: Stage, node: Node, *, loses_disk: bool) -> None:
+    node.clock.jump(HOUR // MS)
+    node.move()
+    stage.until(lambda: _is_known(stage, node), "the hive has the statement of the clock ahead", WELL_US)
+    node.clock.jump(-HOUR // MS)
+    if loses_disk:
+        node.wipe()
+        node.boot()
+    else:
+        node.move()
+    stage.until(lambda: _is_known(stage, node), "the hive has the newest statement", WELL_US)
+    stage.until(stage.only_work_is_left, "all are in", WELL_US)
+
+
+def _is_known(stage: Stage, node: Node) -> bool:
+    entry = queries.node(stage.replica(stage.leader()).view, node.node_id)
+    return entry is not None and (entry.addresses, entry.incarnation) == ((node.address,), node.disk.log.incarnation)
 
 
 def joint_change_behind_a_cut(seed: int) -> str:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.events import JoinHive
 from hivenode.runtime.hive_life import HiveLife
+from hivenode.runtime.local import LocalNode
+from hivenode.runtime.ports import JoinOffer, PeerAddress
 
 
 async def test_a_founder_whose_disk_is_full_stops_and_says_why() -> None:
@@ -66,3 +69,27 @@ async def test_a_late_answer_to_an_earlier_try_to_join_is_passed_over() -> None:
     async with asyncio.timeout(5):
         await asyncio.gather(*tries)
     assert entered == ["h" * 32]
+
+
+async def test_a_clock_that_was_set_back_keeps_nobody_out() -> None:
+    """The hive has a statement of this node with a sequence of an hour from now; it tells so, and takes the next one."""
+    hive_has, now, asked = 3_600_000, 1_000, list[int]()
+
+    async def join(_peer: Any, hive_id: str, record: Any, _deadline_s: float, _claim: Any) -> JoinOffer:
+        asked.append(record)
+        later = hive_has if record <= hive_has else 0
+        leader = PeerAddress(node_id=NodeId("l"), addresses=())
+        return JoinOffer(hive_id=hive_id, members=(), leader=leader, voter_rights=not later, later_sequence=later)
+
+    # The node's own statement is its sequence alone here; what follows on what is the production rule.
+    local: Any = SimpleNamespace(_sequence=now)
+    local.outdo = lambda sequence: LocalNode.outdo(local, sequence)
+    local.record = lambda: (None, local._sequence)
+    life: Any = SimpleNamespace(_local=local, _peers=SimpleNamespace(join=join))
+    peer = PeerAddress(node_id=NodeId("p"), addresses=())
+    assert (await HiveLife._ask_to_admit(life, peer, "h" * 32)).voter_rights
+    assert asked == [now, hive_has + 1]
+    hive_has = (1 << 63) - 1  # No clock, so a lie: what this node says of itself stays within what a record can hold.
+    with pytest.raises(HiveError, match="later statement"):
+        await HiveLife._ask_to_admit(life, peer, "h" * 32)
+    assert local._sequence == 3_600_001
