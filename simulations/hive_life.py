@@ -234,7 +234,7 @@ class HiveLife:
 
         def born() -> None:
             replica = node.start_replica(born=True)
-            self._give_birth(replica, lambda: self._formed(replica, hive_id, founders))
+            self._give_birth(replica, lambda: self._formed(replica, hive_id, founders), insist=True)
 
         node.disk.submit(Bind(hive_id, write), node.bound(born))
 
@@ -259,11 +259,17 @@ class HiveLife:
         self._tell_virginity(replica)
         self.writes_open = True
 
-    def _give_birth(self, replica: Replica, done: Callable[[], None]) -> None:
-        """The first commands of a hive, as far as they are not done yet; `done` is called when they are."""
+    def _give_birth(self, replica: Replica, done: Callable[[], None], *, insist: bool = False) -> None:
+        """The first commands of a hive, as far as they are not done yet; `done` is called when they are.
+
+        Args:
+            insist: also when this node, which is the only voter, does not lead for a while.
+        """
 
         def again() -> None:
             if not replica.leads:
+                if insist:
+                    when_leading()
                 return  # Whoever leads sees to it.
             if queries.hive(replica.view) is None:
                 self._propose(replica, self._create(), BIRTH_DEADLINE_S, lambda _result: admit())

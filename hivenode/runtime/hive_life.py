@@ -76,6 +76,8 @@ INVITE_DEADLINE_S: Final = 1.5
 JOIN_DEADLINE_S: Final = 5.0
 BIRTH_DEADLINE_S: Final = 10.0
 """A one-voter hive elects itself and commits in milliseconds; only a broken disk takes longer."""
+BIRTH_TRIES: Final = 6
+"""A disk that stands still for a minute is given up, and its owner told."""
 FOUNDERS_DEADLINE_S: Final = 5.0
 """How long a new hive takes no users' writes while its founders come in."""
 LIGHT_REFRESH_S: Final = 15.0
@@ -373,8 +375,7 @@ class HiveLife:
         # Founders on their way count already: a hive that they are about to enter must not be given up.
         self._members_expected = 1 + len(founders) if founders else 0
         replica = await self._local.be_born(hive_id)
-        await replica.wait_until_leading(BIRTH_DEADLINE_S)
-        await self._give_birth(replica)
+        await self._be_the_only_voter(replica)
         self._step(HiveFormed(hive_id=hive_id))
         if founders:
             self._start(self._await_founders(replica, len(founders)))
@@ -382,6 +383,18 @@ class HiveLife:
             # What was applied while the hive was born came too early to be told.
             self._tell_virginity(replica)
             self._local.open_writes()
+
+    async def _be_the_only_voter(self, replica: Replica) -> None:
+        """Leads and gives birth, again when a disk that stood still cost this node its leadership: nobody else can lead."""
+        for tries_left in reversed(range(BIRTH_TRIES)):
+            try:
+                await replica.wait_until_leading(BIRTH_DEADLINE_S)
+                await self._give_birth(replica)
+                return
+            except HiveError as error:
+                if not tries_left or error.code not in (Code.NO_LEADER, Code.OUTCOME_UNKNOWN):
+                    raise
+                _log.info("the hive is not born yet", reason=error.message)
 
     async def _await_founders(self, replica: Replica, founders: int) -> None:
         """Users' writes wait until a majority can survive this machine, or the founders do not come."""

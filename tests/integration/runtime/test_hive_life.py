@@ -11,7 +11,7 @@ import pytest
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.events import JoinHive
-from hivenode.runtime.hive_life import HiveLife
+from hivenode.runtime.hive_life import BIRTH_TRIES, HiveLife
 from hivenode.runtime.local import LocalNode
 from hivenode.runtime.ports import JoinOffer, PeerAddress
 
@@ -26,6 +26,26 @@ async def test_a_founder_whose_disk_is_full_stops_and_says_why() -> None:
     life._be_founder = lambda *given: HiveLife._be_founder(life, *given)
     await HiveLife._form(life, "h" * 32, ())
     assert said == ["the hive cannot be formed: the log cannot be written; free some disk space"]
+
+
+async def test_a_founder_that_lost_its_leadership_to_its_disk_gives_birth_when_it_leads_again() -> None:
+    lost, left = [Code.OUTCOME_UNKNOWN, Code.NO_LEADER], list[str]()
+
+    async def give_birth(_replica: Any) -> None:
+        left.append("tried")
+        if lost:
+            raise HiveError(lost.pop(), "this node stopped leading")
+
+    async def wait_until_leading(_deadline_s: float) -> None:
+        left.append("leads")
+
+    life: Any = SimpleNamespace(_give_birth=give_birth)
+    replica: Any = SimpleNamespace(wait_until_leading=wait_until_leading)
+    await HiveLife._be_the_only_voter(life, replica)
+    assert left == ["leads", "tried"] * 3
+    lost.extend([Code.NO_LEADER] * BIRTH_TRIES)
+    with pytest.raises(HiveError):
+        await HiveLife._be_the_only_voter(life, replica)
 
 
 async def test_a_broken_invariant_while_forming_ends_the_life() -> None:
