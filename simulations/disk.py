@@ -9,15 +9,14 @@ Rules:
 - A full disk takes no write until there is room; the writer tries again.
 - A compaction is told to the core first and done on the disk behind; a crash in between leaves the longer log.
 - A snapshot replaces log and agreed state by one write: the log names the image of the state that goes with it.
-- Bits flip. A damaged row of the log is read by the production decoder, whose checksum finds it; one of agreed state is read
-  as it stands.
+- Bits flip. A damaged row, of the log or of agreed state, is read by the production decoder, whose checksum finds it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Reversible
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import Final, assert_never
 
@@ -27,6 +26,7 @@ from hivenode.errors import ensure
 from hivenode.runtime.digests import NO_DIGEST, digest_after
 from hivenode.runtime.stores import CompactionBounds, Flush, LogWrite
 from hivenode.storage.log_store import decode_entry, encode_entry
+from hivenode.storage.sealed_row import seal, unseal
 from hivenode.storage.state_file import StateMark
 from simulations.engine import MS, SECOND, Engine
 from simulations.views import MemoryView
@@ -233,17 +233,34 @@ class StateView(MemoryView):
 
     def __init__(self, image: StateImage) -> None:
         super().__init__(image.rows)
+        self.rotten = dict(image.rotten)
+        """Rows in which a bit flipped after they were written, as they lie on disk, with their checksums."""
         self.dirty: dict[bytes, bytes | None] = {}
         self._touched: dict[bytes, bytes | None] = {}
         self.chained_digest = image.mark.digest
         """The production store's running digest, which members compare."""
 
+    @property
+    def is_rotten(self) -> bool:
+        return bool(self.rotten)
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.rotten and key in self.rotten:
+            return unseal(key, self.rotten[key])
+        return super().get(key)
+
+    def scan(self, prefix: bytes, *, after: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in super().scan(prefix, after=after, reverse=reverse):
+            yield key, unseal(key, self.rotten[key]) if key in self.rotten else value
+
     def put(self, key: bytes, value: bytes) -> None:
         super().put(key, value)
+        self.rotten.pop(key, None)
         self.dirty[key] = self._touched[key] = value
 
     def delete(self, key: bytes) -> None:
         super().delete(key)
+        self.rotten.pop(key, None)
         self.dirty[key] = self._touched[key] = None
 
     def finish_entry(self, index: int, term: int) -> None:
@@ -254,12 +271,15 @@ class StateView(MemoryView):
     def adopt(self, image: StateImage) -> None:
         """Goes on with another state; what was not flushed of this one is forgotten."""
         self.replace(image.rows)
+        self.rotten = dict(image.rotten)
         self.dirty, self.chained_digest = {}, image.mark.digest
         self._touched.clear()
 
     def flip_bit(self, key: bytes, bit: int) -> None:
-        """A bit of a value flips in memory, and on disk as nobody asked for it."""
-        self.overwrite(key, flipped(self.get(key) or b"", bit))
+        """A bit of a row flips where it lies; one that is to be written is not there yet."""
+        value = super().get(key)
+        if value is not None and key not in self.dirty:
+            self.rotten[key] = flipped(seal(key, value), bit)
 
 
 def flipped(data: bytes, bit: int) -> bytes:
@@ -277,6 +297,13 @@ class StateImage:
 
     rows: dict[bytes, bytes]
     mark: StateMark
+    rotten: dict[bytes, bytes] = field(default_factory=dict)
+    """As `StateView` has it."""
+
+    def read(self) -> Iterator[tuple[bytes, bytes]]:
+        """All rows in key order, each checked."""
+        for key, value in sorted(self.rows.items()):
+            yield key, unseal(key, self.rotten[key]) if key in self.rotten else value
 
 
 NO_STATE: Final = StateMark(index=0, term=0, digest=NO_DIGEST, conf=ConfState())
@@ -293,6 +320,7 @@ class StateDisk:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
+        self.rotten: dict[bytes, bytes] = {}
         self.mark = NO_STATE
         self._undo: _Undo | None = None
 
@@ -307,7 +335,7 @@ class StateDisk:
     @property
     def image(self) -> StateImage:
         """What is durable now; the rows are not copied."""
-        return StateImage(self.rows, self.mark)
+        return StateImage(self.rows, self.mark, self.rotten)
 
     def commit(self, flush: Flush) -> None:
         self._undo = _Undo({key: self.rows.get(key) for key in flush.rows}, self.mark)
@@ -320,13 +348,19 @@ class StateDisk:
 
     def _put(self, rows: dict[bytes, bytes | None]) -> None:
         for key, value in rows.items():
+            self.rotten.pop(key, None)
             if value is None:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = value
 
+    def flip_bit(self, key: bytes, bit: int) -> None:
+        """A bit of a row flips."""
+        self.rotten[key] = flipped(seal(key, self.rows[key]), bit)
+
     def adopt(self, image: StateImage) -> None:
         """The log names this image from now on."""
+        self.rotten = dict(image.rotten)
         self.rows, self.mark, self._undo = dict(image.rows), image.mark, None
 
     def lose_last_flush(self) -> None:

@@ -204,7 +204,7 @@ class Faults:
         self._engine.after(REPLACE_LOOK_US, self._replace_broken)
         now_us = self._engine.now_us
         for node in self.world.present():
-            if not node.tainted or self.world.has_shown(node):
+            if not (node.tainted or node.is_rotten) or self.world.has_shown(node):
                 self._doubted_us.pop(node.name, None)
             elif (
                 not node.broken
@@ -237,7 +237,10 @@ class Faults:
         having = {
             other.member_id
             for other in self.world.alive()
-            if other is not node and other.disk.log.last_index() >= status.last_index and not other.disk.log.damaged
+            if other is not node
+            and other.disk.log.last_index() >= status.last_index
+            and not other.disk.log.damaged
+            and not other.is_rotten
         }
         return not status.conf.is_joint and 2 * len(status.conf.voters & having) > len(status.conf.voters)
 
@@ -258,6 +261,7 @@ class Faults:
                 and not node.disk.full
                 and not node.disk.log.damaged
                 and not node.tainted
+                and not node.is_rotten
                 for node in current.values()
             )
         )
@@ -412,7 +416,13 @@ class Faults:
     def _see_off(self, going: Node) -> None:
         """Asks until the hive has let the machine go, for an answer may get lost with its leader; then switches it off."""
         leader = self.world.leader()
-        if leader is not None and leader.replica is not None and leader is not going and not leader.tainted:
+        if (
+            leader is not None
+            and leader.replica is not None
+            and leader is not going
+            and not leader.tainted
+            and not leader.is_rotten
+        ):
             status = leader.replica.status()
             if queries.node(leader.replica.view, going.node_id) is not None:
                 command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")

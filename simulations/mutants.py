@@ -30,7 +30,8 @@ from hivenode.pool.commands import ChangePassword, EndAttempt, LoseAttempt, Refr
 from hivenode.pool.context import Context
 from hivenode.pool.records import TaskRecord, TaskState
 from hivenode.runtime.stores import LogWrite, MadeSnapshot
-from simulations import digests, hive_life, scenarios
+from hivenode.storage.sealed_row import SEAL_BYTES
+from simulations import digests, disk, hive_life, scenarios
 from simulations.checkers.linearizable import UndecidedError
 from simulations.checkers.violation import Violation
 from simulations.disk import LogDisk, StateDisk, StateImage
@@ -229,6 +230,11 @@ def digest_not_checked() -> Any:
     return _replaced(digests, "broken_by", lambda report, verdict: "")
 
 
+def row_checksum_not_checked() -> Any:
+    """A flipped bit of agreed state is read as a fact."""
+    return _replaced(disk, "unseal", lambda _key, row: row[:-SEAL_BYTES])
+
+
 def unsigned_record_accepted() -> Any:
     """Whoever shows a node's record is admitted as that node, whether it signed it or not."""
 
@@ -370,6 +376,7 @@ ALL: Final[dict[str, Mutant]] = {
         conf_change_twice,
         snapshot_without_configuration,
         digest_not_checked,
+        row_checksum_not_checked,
         unsigned_record_accepted,
         attempt_number_reused,
         request_done_again,

@@ -102,7 +102,7 @@ class Node:
         """It left the hive for good and is not started again."""
         self.leaving = False
         self.tainted = False
-        """Bits of its agreed state were flipped, or it has a snapshot of such a state."""
+        """Its agreed state is wrong with right checksums, or it has a snapshot of such a state."""
         self.broken = ""
         """Why it ended itself for good: its disk or memory went wrong. It starts again when its disk was wiped."""
         self.boots = 0
@@ -275,9 +275,10 @@ class Node:
     def _break_down(self, error: Exception) -> None:
         """Something raised in this process. Where bits were flipped that is what must happen; else it is a fault."""
         compared = isinstance(error, InvariantError) and self.digests is not None and self.world.anybody_tainted()
-        if not (self.tainted or self.disk.log.damaged or compared):
+        damaged = self.tainted or self.disk.log.damaged or self.is_rotten
+        if not (damaged or compared):
             raise error
-        if self.tainted or self.disk.log.damaged:
+        if damaged:
             self.break_off(f"{type(error).__name__} {error}")
         else:
             # No majority could say which state is right; a person does, and starts this one again.
@@ -302,26 +303,43 @@ class Node:
         engine.note(f"a bit of entry {index} of {self.member_id} flips")
         return True
 
-    def flip_state(self, *, prefixes: tuple[bytes, ...] = (b"",), lowest: bool = False) -> bool:
+    def flip_state(self, *, prefixes: tuple[bytes, ...] = (b"",)) -> bool:
         """A bit of some row of agreed state flips, in the page cache and on the disk; returns whether there is one.
 
         Args:
             prefixes: of the rows among which one is taken.
-            lowest: the last bit of the row, which makes a number wrong by one and nothing impossible.
         """
-        engine = self.world.engine
-        keys = [key for key in sorted(self.disk.state.rows) if key.startswith(prefixes)]
-        if not keys:
+        key, bit = self._some_row(prefixes), self.world.engine.rng.getrandbits(16)
+        if key is None:
             return False
-        key, bit = keys[engine.rng.randrange(len(keys))], engine.rng.getrandbits(16)
-        if lowest:
-            bit = 8 * (len(self.disk.state.rows[key]) - 1)
-        self.tainted = True
-        self.disk.state.rows[key] = flipped(self.disk.state.rows[key], bit)
-        if self.replica is not None and self.replica.view.get(key) is not None:
+        self.disk.state.flip_bit(key, bit)
+        if self.replica is not None:
             self.replica.view.flip_bit(key, bit)
-        engine.note(f"a bit of the row {key!r} of {self.member_id} flips")
+        self.world.engine.note(f"a bit of the row {key!r} of {self.member_id} flips")
         return True
+
+    def spoil_state(self, *, prefixes: tuple[bytes, ...]) -> bool:
+        """A number in some row is wrong by one and has its checksum, as if it was computed so; whether there is one."""
+        key = self._some_row(prefixes)
+        if key is None:
+            return False
+        rows = self.disk.state.rows
+        bit = 8 * (len(rows[key]) - 1)
+        self.tainted = True
+        rows[key] = flipped(rows[key], bit)
+        if self.replica is not None and (value := self.replica.view.get(key)) is not None:
+            self.replica.view.overwrite(key, flipped(value, bit))
+        self.world.engine.note(f"the row {key!r} of {self.member_id} is wrong")
+        return True
+
+    def _some_row(self, prefixes: tuple[bytes, ...]) -> bytes | None:
+        keys = [key for key in sorted(self.disk.state.rows) if key.startswith(prefixes)]
+        return keys[self.world.engine.rng.randrange(len(keys))] if keys else None
+
+    @property
+    def is_rotten(self) -> bool:
+        """Whether a bit of its agreed state flipped that nobody has read since."""
+        return bool(self.disk.state.rotten or (self.replica is not None and self.replica.view.rotten))
 
     def pause(self) -> None:
         if self.alive and not self.paused:

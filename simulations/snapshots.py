@@ -66,7 +66,7 @@ class SnapshotDisk:
         """The agreed state as it was flushed last, in place of the snapshot made before."""
         content = io.BytesIO()
         file = HashedFile(content)
-        write_state(file, self._disk.log.hive_id, image.mark, iter(sorted(image.rows.items())))
+        write_state(file, self._disk.log.hive_id, image.mark, image.read())
         ref = SnapshotRef(sha256=file.sha256, size_bytes=file.size_bytes)
         meta = SnapshotMeta(index=image.mark.index, term=image.mark.term, conf=image.mark.conf)
         made = MadeSnapshot(ref=ref, meta=meta, path=Path(f"{ref.sha256}.snapshot"))

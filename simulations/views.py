@@ -21,6 +21,11 @@ class MemoryView:
         self._rows: SortedDict[bytes, bytes] = SortedDict(rows or {})
         self._writes = 0
 
+    @property
+    def is_rotten(self) -> bool:
+        """Whether some row cannot be read, since a bit of it flipped."""
+        return False
+
     def get(self, key: bytes) -> bytes | None:
         return self._rows.get(key)
 

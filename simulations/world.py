@@ -265,7 +265,7 @@ class World:
             replica = node.replica
             if node.broken:
                 found.append(f"{node.name} stopped: {node.broken}")
-            elif node.tainted:
+            elif node.tainted or node.is_rotten:
                 found.append(
                     f"{node.name} runs with a state that {'differs' if self.has_shown(node) else 'is in doubt'}"
                 )
@@ -282,6 +282,8 @@ class World:
                 found.append(f"{node.name} applied {replica.applied_index} of {status.last_index}")
             elif node.member_id not in status.conf.members():
                 found.append(f"{node.member_id} is not in the configuration")
+        if leader.is_rotten:
+            return found  # Whoever asks it reads the row.
         counts = queries.counts(leader.replica.view)
         if counts.tasks_pending or counts.tasks_running:
             found.append(f"{counts.tasks_pending} tasks wait, {counts.tasks_running} run")
@@ -314,7 +316,7 @@ class World:
         looked_at: set[int] = set()
         for node in self.alive():
             replica = node.replica
-            if replica is None or node.tainted or node.disk.log.hive_id != self.main_hive():
+            if replica is None or node.tainted or node.is_rotten or node.disk.log.hive_id != self.main_hive():
                 continue
             self.checks.agreed.compare(node.name, replica.applied_index, replica.view)
             if replica.applied_index not in looked_at:

@@ -26,6 +26,7 @@ from hivenode.consensus import SnapshotMeta
 from hivenode.errors import Code, HiveError
 from hivenode.runtime.stores import MadeSnapshot, PreparedState, SnapshotRef
 from hivenode.storage.log_store import FIRST_STATE_FOLDER, LogStore
+from hivenode.storage.sealed_row import seal
 from hivenode.storage.state_file import (
     PIECE_BYTES,
     SNAPSHOT_BYTES_MAX,
@@ -162,7 +163,7 @@ class SnapshotFolder:
             main, about = environment.open_db(b"main"), environment.open_db(b"meta")
             batch: list[tuple[bytes, bytes]] = []
             for row in rows:
-                batch.append(row)
+                batch.append((row[0], seal(*row)))
                 if len(batch) >= _BATCH_ROWS:
                     self._put(environment, main, batch)
                     batch = []

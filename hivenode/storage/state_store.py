@@ -3,7 +3,8 @@
 Applying a committed entry writes into the overlay, so it costs no I/O and its answer goes out at once: the entry itself is
 already durable in the log. Every now and then the overlay is flushed, with the applied index and the configuration, in
 one transaction; after a crash the log is replayed from that index. So the state may lag the log but is never ahead of it,
-and never half of an entry.
+and never half of an entry. In the map each row has a checksum, which is looked at whenever the row is read: a flipped bit stops
+this node before it is answered with, built upon, or sent to others in a snapshot.
 
 With the applied index stands a digest: a running SHA-256 over what every entry since the first one wrote, so that two members
 which applied the same entries to the same state have the same digest, and a difference, once written, never goes away.
@@ -27,13 +28,15 @@ from hivenode.encoding.canonical import decode, encode
 from hivenode.errors import Code, HiveError, ensure
 from hivenode.runtime.digests import NO_DIGEST, digest_after
 from hivenode.runtime.stores import Flush
+from hivenode.storage.sealed_row import seal, unseal
 from hivenode.storage.state_file import StateMark
 
 MAP_BYTES: Final = 64 << 30
 """Address space, not disk (see log_store)."""
 ACTIVE_KEYS_MAX: Final = 200_000
 """Above it `overfull` tells the runtime to wait for a flush: some 100 MB of overlay."""
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Since 2 each row has a checksum; a map of before is given them when it is opened."""
 
 _APPLIED, _FORMAT = b"applied", b"format"
 
@@ -79,6 +82,8 @@ class StateStore:
             found = transaction.get(_FORMAT, db=self._meta)
             if found is None:
                 transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
+            elif decode(found) == 1:
+                self._seal_all(transaction)
             elif decode(found) != FORMAT:
                 raise HiveError(Code.INVALID_ARGUMENT, f"{folder} was written by a newer hivenode: upgrade this one")
             applied = transaction.get(_APPLIED, db=self._meta)
@@ -88,6 +93,13 @@ class StateStore:
         self.digest, self.conf = mark.digest, mark.conf
         self._reader = self._environment.begin(db=self._main)
 
+    def _seal_all(self, transaction: lmdb.Transaction) -> None:
+        # Read as it was before, since a cursor must not write where it walks.
+        with self._environment.begin(db=self._main) as before, before.cursor() as cursor:
+            for key, value in cursor:
+                transaction.put(key, seal(key, value), db=self._main)
+        transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
+
     # --- StateView -------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:
@@ -95,7 +107,8 @@ class StateStore:
             return self._active[key]
         if key in self._flushing:
             return self._flushing[key]
-        return self._reader.get(key)
+        row = self._reader.get(key)
+        return None if row is None else unseal(key, row)
 
     def put(self, key: bytes, value: bytes) -> None:
         if key not in self._active:
@@ -190,7 +203,8 @@ class StateStore:
         try:
             with self._environment.begin(write=True, db=self._main) as transaction:
                 with transaction.cursor(db=self._main) as cursor:
-                    cursor.putmulti([(key, value) for key, value in sorted(flush.rows.items()) if value is not None])
+                    rows = sorted(flush.rows.items())
+                    cursor.putmulti([(key, seal(key, value)) for key, value in rows if value is not None])
                 for key, value in flush.rows.items():
                     if value is None:
                         transaction.delete(key)
@@ -226,7 +240,7 @@ class StateStore:
             applied = transaction.get(_APPLIED, db=self._meta)
             ensure(applied is not None, "a snapshot of an agreed state that was never flushed")
             with transaction.cursor(db=self._main) as cursor:
-                yield StateMark.of_value(decode(applied or b"")), iter(cursor)
+                yield StateMark.of_value(decode(applied or b"")), ((key, unseal(key, row)) for key, row in cursor)
 
     def adopt(self, folder: Path) -> None:
         """Goes on with the agreed state in `folder`; nobody copies or flushes the old one meanwhile."""

@@ -31,6 +31,7 @@ from simulations.scenarios.forming import (
     two_virgin_hives_meet,
 )
 from simulations.scenarios.losses import (
+    flipped_bit_before_a_snapshot,
     flipped_bit_in_agreed_state,
     flipped_bit_in_the_log,
     snapshot_cut_half_way,
@@ -76,6 +77,7 @@ ALL: Final[dict[str, Scenario]] = {
         addresses_change,
         two_nodes_one_lost,
         snapshot_cut_half_way,
+        flipped_bit_before_a_snapshot,
         flipped_bit_in_agreed_state,
         flipped_bit_in_the_log,
         power_cut_of_all,

@@ -10,19 +10,20 @@ import pytest
 
 from hivenode.errors import InvariantError
 from hivenode.pool.commands import OpenSession, Transfer
+from hivenode.storage.sealed_row import seal
 from hivenode.storage.state_store import StateStore
 from tests.support.replicas import DIGEST_EVERY, Member, leader_of, propose, register, three, until
 
 
 def spoil(folder: Path, amount: int) -> None:
-    """Changes a balance on disk, as a flipped bit would."""
+    """Changes a balance, as a processor would that computed it wrongly before it was written with its checksum."""
     state = StateStore(folder)
     ((key, value),) = [row for row in state.scan(b"") if b"user:alice" in row[0] and row[1].endswith(b"\x03\xe8")]
     state.close()
     with lmdb.open(str(folder), max_dbs=2, map_size=1 << 30) as environment:
         main = environment.open_db(b"main")
         with environment.begin(write=True, db=main) as transaction:
-            transaction.put(key, value[:-2] + amount.to_bytes(2, "big"))
+            transaction.put(key, seal(key, value[:-2] + amount.to_bytes(2, "big")))
 
 
 async def transfers(leader: Member, first: int, count: int) -> None:

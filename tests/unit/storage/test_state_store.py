@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lmdb
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hivenode.consensus import ConfState, MemberId
+from hivenode.encoding.canonical import encode
+from hivenode.errors import InvariantError
 from hivenode.storage.state_store import StateStore
 
 KEYS = st.binary(min_size=1, max_size=3).map(lambda raw: bytes(b"\x00a\xff"[byte % 3] for byte in raw))
@@ -95,3 +100,52 @@ def test_configuration_and_applied_index_come_back_with_the_rows_of_the_same_flu
     assert (reopened.applied_index, reopened.conf) == (7, store.conf)
     assert dict(reopened.scan(b"")) == {b"a": b"1"}
     reopened.close()
+
+
+def _map(folder: Path) -> tuple[lmdb.Environment, Any, Any]:
+    environment = lmdb.open(str(folder), max_dbs=2, map_size=1 << 30)
+    return environment, environment.open_db(b"main"), environment.open_db(b"meta")
+
+
+def _written(folder: Path) -> None:
+    store = StateStore(folder)
+    for key in (b"a", b"b", b"c"):
+        store.put(key, key * 8)
+    store.finish_entry(3, 1)
+    store.commit_flush(store.begin_flush())
+    store.close()
+
+
+def test_a_flipped_bit_is_found_by_whoever_reads_the_row_and_goes_into_no_snapshot(tmp_path: Path) -> None:
+    _written(tmp_path)
+    environment, main, _ = _map(tmp_path)
+    with environment, environment.begin(write=True, db=main) as transaction:
+        row = transaction.get(b"b") or b""
+        transaction.put(b"b", bytes((row[0] ^ 1,)) + row[1:])
+    store = StateStore(tmp_path)
+    assert store.get(b"a") == b"a" * 8
+    with pytest.raises(InvariantError, match="b'b' of the agreed state is not what was written"):
+        store.get(b"b")
+    with pytest.raises(InvariantError):
+        list(store.scan(b""))
+    with pytest.raises(InvariantError), store.copying() as (_, rows):
+        list(rows)
+    store.put(b"b", b"new")  # What was not read may be written.
+    store.commit_flush(store.begin_flush())
+    store.end_flush()
+    assert store.get(b"b") == b"new"
+    store.close()
+
+
+def test_a_map_without_checksums_is_given_them(tmp_path: Path) -> None:
+    _written(tmp_path)
+    environment, main, meta = _map(tmp_path)
+    with environment, environment.begin(write=True) as transaction:
+        transaction.put(b"format", encode(1), db=meta)
+        for key in (b"a", b"b", b"c"):
+            transaction.put(key, key * 8, db=main)
+    for _ in range(2):
+        store = StateStore(tmp_path)
+        assert list(store.scan(b"")) == [(key, key * 8) for key in (b"a", b"b", b"c")]
+        assert store.applied_index == 3
+        store.close()
