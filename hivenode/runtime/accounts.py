@@ -44,6 +44,7 @@ from hivenode.pool.records import NodeKind, NodeRights, SessionRecord, UserRecor
 from hivenode.runtime.passwords import PasswordHashing
 from hivenode.runtime.ports import Agreement, Caller, Leadership
 from hivenode.runtime.rate_limit import RateLimit, origin_key
+from hivenode.runtime.refusals import Refusals
 from hivenode.runtime.requests import accepted, derived, keep_ms
 from hivenode.runtime.tokens import (
     TokenCache,
@@ -76,6 +77,7 @@ class HiveAccounts:
         self._signer = TokenSigner(identity)
         self._session_ms = config.session_hours * _HOUR_MS
         self._passwords = PasswordHashing()
+        self._refusals = Refusals()
         self._tokens = TokenCache()
         self._registrations = RateLimit("registrations from this address", config.registrations_per_minute_max)
         self._logins_here = RateLimit("logins from this address", config.logins_per_minute_max)
@@ -310,6 +312,8 @@ class HiveAccounts:
         signer = signer_of(token)
         public_key = _voter_key(self._agreement.view(), signer)
         if public_key is None:
+            if queries.node(self._agreement.view(), signer) is not None:
+                self._refusals.name(signer, "a token signed without voter right")
             return None
         hive_id = self._leadership.hive_id()
         claims = open_token(token, signer=signer, public_key=public_key, hive_id=hive_id)

@@ -38,6 +38,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerSession,
 )
+from hivenode.runtime.refusals import Refusals
 
 ADMIT_DEADLINE_S: Final = 5.0
 RENEWAL_MS: Final = 24 * 3_600_000
@@ -94,6 +95,7 @@ class LocalPeerHost:
         self._desk = desk
         self._manage = manage
         self._start = start
+        self._refusals = Refusals()
         self.connected: set[NodeId] = set()
         self._heard_ms: dict[NodeId, int] = {}
 
@@ -121,12 +123,15 @@ class LocalPeerHost:
 
     def receive(self, caller: NodeId, message: Message) -> None:
         replica = self._local.replica
-        if replica is None or message.to != replica.member_id or node_of(message.from_) != caller:
-            return  # For another incarnation of this node, or somebody speaks for another node.
+        if replica is None or message.to != replica.member_id:
+            return  # For another incarnation of this node.
+        if node_of(message.from_) != caller:
+            self._refusals.name(caller, "consensus in another's name", kind=type(message).__name__)
+            return
         known = queries.node(replica.view(), caller)
         if not self._local.may_hold_state(caller):
             if known is not None:
-                _log.warning("refused consensus messages of a node without voter right", node=caller)
+                self._refusals.name(caller, f"{type(message).__name__} without voter right")
             return  # Workers need not be trusted: who claims a leader's term would have all logs.
         self._heard_ms[caller] = self._local.clock_ms()
         replica.receive(message)
@@ -212,7 +217,6 @@ class LocalPeerHost:
     async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         leaves = order == ClusterOrder(action=ClusterAction.REMOVE, node=caller)
         if not leaves and not self._local.may_hold_state(caller):
-            _log.warning("refused an order of a node without voter right", node=caller, action=order.action.value)
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right: ask another machine")
         return await self._manage(order, deadline_s)
 
@@ -224,7 +228,6 @@ class LocalPeerHost:
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         if not self._local.may_hold_state(caller):
-            _log.warning("refused the agreed state to a node without voter right", node=caller)
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and no use for the agreed state")
         return self._local.snapshots.read(sha256, offset)
 

@@ -19,7 +19,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError as ProtobufError
 
 from hivenode.consensus import MemberId
@@ -45,6 +44,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerSession,
 )
+from hivenode.runtime.refusals import Refusals
 from hivenode.runtime.streams import closing
 from hivenode.transport.bounds import check
 from hivenode.transport.channels import CHUNK_BYTES
@@ -63,10 +63,14 @@ JOIN_TIMEOUT_S: Final = 20.0
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
 
+NAMED_CODES: Final = frozenset(
+    {Code.PEER_REJECTED, Code.PERMISSION_DENIED, Code.NOT_A_MEMBER, Code.INVALID_ARGUMENT, Code.NODE_REMOVED}
+)
+"""What a peer that keeps to the protocol is hardly ever answered; who hears it is named in the log."""
+
 ForwardJoin = Callable[[PeerAddress, str, SignedNodeRecord, float, JoinClaim, int], Awaitable[JoinOffer]]
 """(leader, hive id, record, deadline in seconds, claim, hops) → the leader's offer."""
 _Serve = Callable[[Any, Context], Any]
-_log = structlog.get_logger(__name__)
 
 
 def _hops(metadata: Any) -> int:
@@ -116,6 +120,7 @@ class PeerServer:
         self._under_way: dict[NodeId, set[asyncio.Task[Any]]] = {}
         self._forward_join = forward_join
         self._on_broken = on_broken
+        self._refusals = Refusals()
         self._stopping = asyncio.Event()
 
     def stopping(self) -> None:
@@ -158,7 +163,7 @@ class PeerServer:
             try:
                 response: bytes = (await serve(_parsed(request, data), context)).SerializeToString()
             except Exception as error:
-                await refuse(context, error_for(serve.__name__, error, self._on_broken))
+                await self._refuse(context, serve.__name__, error)
             context.set_trailing_metadata(SUCCESS_METADATA)
             return response
 
@@ -169,11 +174,21 @@ class PeerServer:
             try:
                 result = await serve(request, context)
             except Exception as error:
-                await refuse(context, error_for(serve.__name__, error, self._on_broken))
+                await self._refuse(context, serve.__name__, error)
             context.set_trailing_metadata(SUCCESS_METADATA)
             return result
 
         return answer
+
+    async def _refuse(self, context: Context, what: str, error: Exception) -> None:
+        refusal = error_for(what, error, self._on_broken)
+        if refusal.code in NAMED_CODES:
+            try:
+                caller = str(self._proven(context))
+            except HiveError:
+                caller = caller_ip(context)
+            self._refusals.name(caller, what.strip("_"), reason=refusal.message)
+        await refuse(context, refusal)
 
     def _proven(self, context: Context) -> NodeId:
         """The caller, by its ticket; for calls across the border of a hive."""
@@ -184,7 +199,6 @@ class PeerServer:
         metadata = context.invocation_metadata()
         caller = self._tickets.check(value_of(metadata, PEER_TICKET), value_of(metadata, HIVE_ID))
         if not self._admits(caller):
-            _log.warning("refused a node that is not of this hive", node=caller)
             raise HiveError(Code.NOT_A_MEMBER, f"{caller} is not known as a member of this hive: join first")
         self._note_call(caller)
         return caller
@@ -268,8 +282,10 @@ class PeerServer:
         if not hops and record.node_id != caller:
             raise HiveError(Code.PEER_REJECTED, f"{caller} must not ask for {record.node_id} to join")
         # The record is signed by the one who joins, so the word of a member that brings it is not needed for it.
+        # A worker's word of where it was asked is good for nothing, here or where it is passed on to.
+        seen = request.from_lan and self._is_voter(caller) if hops else self._on_lan(caller_ip(context))
         claim = JoinClaim(
-            from_lan=request.from_lan if hops else self._on_lan(caller_ip(context)),
+            from_lan=seen,
             token_key=request.token_key,
             token_signature=request.token_signature,
         )
@@ -397,7 +413,6 @@ class PeerServer:
     async def _read_log(self, data: bytes, context: Context) -> None:
         caller = self._admitted(context)
         if not self._is_voter(caller):
-            _log.warning("refused a task's log to a node without voter right", node=caller)
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and serves no user")
         request = _parsed(hive_pb2.ReadLogRequest, data)
         key = AttemptKey(user=request.user, task_id=request.task_id, attempt=request.attempt)

@@ -1,0 +1,39 @@
+"""Who is refused is named in the log, so that a machine that tries what it must not is found; but not for each of its tries."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import structlog
+
+AGAIN_S: Final = 60.0
+"""The same of the same node is said again after this time."""
+NAMED_MAX: Final = 1_024
+"""Kinds of refusals remembered; the longest said is forgotten first, so that whoever has many keys does not fill the memory."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Refusals:
+    """What was said of whom, and when."""
+
+    def __init__(self) -> None:
+        self._said_s: dict[tuple[str, str], float] = {}
+
+    def name(self, node: str, what: str, **about: Any) -> None:
+        """Logs a warning that something was refused to a node, at most once in `AGAIN_S`.
+
+        Args:
+            node: who asked, as far as it is proven.
+            what: of which kind it was, in a few words that are the same each time.
+            about: what else a person wants to know; never a secret.
+        """
+        now_s, key = time.monotonic(), (node, what)
+        if now_s - self._said_s.get(key, -AGAIN_S) < AGAIN_S:
+            return
+        self._said_s.pop(key, None)
+        if len(self._said_s) >= NAMED_MAX:
+            del self._said_s[next(iter(self._said_s))]
+        self._said_s[key] = now_s
+        _log.warning("refused a node", node=node, what=what, **about)
