@@ -13,6 +13,7 @@ from hivenode.pool.commands import AdmitNode
 from hivenode.pool.records import NodeRights
 from hivenode.runtime.local import LocalNode, member_id_of
 from hivenode.runtime.peer_host import LocalPeerHost
+from hivenode.runtime.refusals import Refusals
 from tests.support.replicas import leader_of, propose, three
 from tests.unit.pool.driver import node_id, signed_record
 
@@ -31,7 +32,7 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
         # Of the host only the replica behind it, and its clock, matter here.
         local: Any = SimpleNamespace(replica=replica, _replica=replica, clock_ms=lambda: 0)
         local.may_hold_state = lambda node: LocalNode.may_hold_state(local, node)
-        host: Any = SimpleNamespace(_local=local, _heard_ms={})
+        host: Any = SimpleNamespace(_local=local, _heard_ms={}, _refusals=Refusals())
         for number in (7, 8):
             sender = member_id_of(node_id(number), "i1")
             message = Heartbeat(to=leader.id, from_=sender, term=99, commit=0)
