@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -16,9 +17,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Refusals:
-    """What was said of whom, and when."""
+    """What was said of whom, and when; `clock_s` is monotonic."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
         self._said_s: dict[tuple[str, str], float] = {}
 
     def name(self, node: str, what: str, **about: Any) -> None:
@@ -29,7 +31,7 @@ class Refusals:
             what: of which kind it was, in a few words that are the same each time.
             about: what else a person wants to know; never a secret.
         """
-        now_s, key = time.monotonic(), (node, what)
+        now_s, key = self._clock_s(), (node, what)
         if now_s - self._said_s.get(key, -AGAIN_S) < AGAIN_S:
             return
         self._said_s.pop(key, None)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 from structlog.testing import capture_logs
 
-from hivenode.runtime import refusals
 from hivenode.runtime.refusals import NAMED_MAX, Refusals
 
 
-def test_the_same_of_the_same_node_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_of_the_same_node_is_said_once_a_minute() -> None:
     now_s = 1_000.0
-    monkeypatch.setattr(refusals.time, "monotonic", lambda: now_s)
-    named = Refusals()
+    named = Refusals(lambda: now_s)
     with capture_logs() as logs:
         for _ in range(3):
             named.name("n1", "join")
