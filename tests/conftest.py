@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hivenode
-from tests.support.sweeping import BESIDE
+from tests.support import sweeping
 
 TLS12_SUITES = hivenode.TLS12_SUITES
 
@@ -18,4 +18,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begins that work, when its test is among those that will run."""
     if not session.config.option.collectonly and any(item.get_closest_marker("beside") for item in session.items):
-        BESIDE.begin()
+        sweeping.begin()

@@ -1,16 +1,24 @@
-"""The first runs of `make sweep`, made beside the other tests: these mostly wait, and the runs stand back for them."""
+"""The first runs of `make sweep`, made beside the other tests: these mostly wait, and the runs stand back for them.
+
+They are a process of their own, since the tests may be shared out to several: the first that comes to know of the test begins it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
-from concurrent.futures import Future
-from threading import Thread
+from pathlib import Path
 from typing import Final
 
 from simulations.engine import MINUTE
 from simulations.run import Plan
 from simulations.sweep import Total, results
+from tests.support.daemons import ROOT, NotYetError, wait_for
 
 SEEDS: Final = tuple(range(1, 41))
 """With five nodes and half an hour each they are a hundred node-hours."""
@@ -18,34 +26,91 @@ ENDS_AFTER_S: Final = 3_600
 NICENESS: Final = 19
 
 
-class Sweeping:
-    """The runs, begun once; what they came to is waited for."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the runs came to; `failed` are the commands that do the failed ones again."""
 
-    def __init__(self) -> None:
-        self._outcome: Future[tuple[Total, float]] = Future()
-        self._begun = False
+    summary: str
+    failed: list[str]
+    node_hours: float
+    faults: int
+    elections: int
+    commits: int
+    checked: int
 
-    def begin(self) -> None:
-        """Starts the runs. A second time it does nothing."""
-        if not self._begun:
-            self._begun = True
-            Thread(target=self._work, name="sweep", daemon=True).start()
+    @classmethod
+    def of(cls, total: Total, elapsed_s: float) -> Outcome:
+        return cls(
+            summary=total.summary(elapsed_s),
+            failed=[result.plan.command() for result in total.failed],
+            node_hours=total.node_hours,
+            faults=total.faults,
+            elections=total.elections,
+            commits=total.commits,
+            checked=total.checked,
+        )
 
-    def result(self, deadline_s: float) -> tuple[Total, float]:
-        """What the runs came to, and the seconds that they took. Raises TimeoutError."""
-        self.begin()
-        return self._outcome.result(deadline_s)
 
-    def _work(self) -> None:
-        began, total = time.monotonic(), Total()
-        plans = [Plan(seed=seed, nodes=5, duration_us=30 * MINUTE, faults="all") for seed in SEEDS]
-        try:
-            for result, processor_s in results(plans, os.cpu_count() or 1, ENDS_AFTER_S, NICENESS):
-                total.add(result, processor_s)
-        except BaseException as error:
-            self._outcome.set_exception(error)
+def _session() -> str:
+    """The same in all processes that run the tests of one command."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"hivenode-sweep-{_session()}"
+
+
+def begin() -> None:
+    """Starts the runs. A second time, also in another process of the same command, it does nothing."""
+    folder = _folder()
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    # Of the process that hands the tests out when there are several; it lives as long as they do.
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    with (folder / "log").open("wb") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.sweeping", str(folder), str(owner)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+
+def outcome(deadline_s: float) -> Outcome:
+    """What the runs came to. Raises when they are not done in time."""
+    begin()
+    path = _folder() / "outcome.json"
+    try:
+        wait_for("the sweep", lambda: path.exists() or None, deadline_s=deadline_s)
+    except NotYetError as error:
+        raise NotYetError(f"{error}\n{(_folder() / 'log').read_text()}") from error
+    return Outcome(**json.loads(path.read_text()))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _work(folder: Path, owner: int) -> None:
+    began, total = time.monotonic(), Total()
+    plans = [Plan(seed=seed, nodes=5, duration_us=30 * MINUTE, faults="all") for seed in SEEDS]
+    for result, processor_s in results(plans, os.cpu_count() or 1, ENDS_AFTER_S, NICENESS):
+        total.add(result, processor_s)
+        print(result.summary(), flush=True)
+        if not _is_alive(owner):
             return
-        self._outcome.set_result((total, time.monotonic() - began))
+    made = Outcome.of(total, time.monotonic() - began)
+    (folder / "outcome.new").write_text(json.dumps(dataclasses.asdict(made)))
+    (folder / "outcome.new").rename(folder / "outcome.json")
 
 
-BESIDE: Final = Sweeping()
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]), int(sys.argv[2]))
