@@ -291,6 +291,7 @@ class Daemon:
             peers=self._peers,
             changed=self._life.record_changed,
         )
+        self._local.on_node_gone = self._cut_off_node
         self._cluster = HiveCluster(
             local=self._local,
             peers=self._peers,
@@ -401,10 +402,12 @@ class Daemon:
     def _cut_off(self, events: tuple[Event, ...]) -> None:
         for event in events:
             if isinstance(event, NodeRevoked):
-                node = NodeId(event.node_id)
-                _log.warning("cut off a node that is not trusted any more", node=node)
-                self._server.cut_off(node)
-                self._peers.cut_off(node)
+                self._cut_off_node(NodeId(event.node_id))
+
+    def _cut_off_node(self, node: NodeId) -> None:
+        _log.warning("cut off a node that is not in the hive any more", node=node)
+        self._server.cut_off(node)
+        self._peers.cut_off(node)
 
     async def _compare_digest(self, leader: MemberId, report: DigestReport) -> Verdict:
         return await self._peers.compare_digest(self._local.address_of(node_of(leader)), report, ASK_DEADLINE_S)

@@ -17,6 +17,7 @@ from hivenode.runtime.ports import (
     AttemptOrder,
     AttemptStarted,
     CloseOrder,
+    RosterOrder,
     StopOrder,
     WorkerHeartbeat,
     WorkerHello,
@@ -118,6 +119,8 @@ class Worker:
                 self._stop(order.key, discard=order.discard)
             case CloseOrder():
                 self._attempts.pop(order.key, None)
+            case RosterOrder():
+                pass  # Simulated light nodes believe the leader that they found.
 
     def _begin(self, key: AttemptKey) -> None:
         known = self._attempts.get(key)

@@ -28,7 +28,7 @@ from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.suspicion import Standing, Suspicion, SuspicionConfig
 from hivenode.pool import placement, queries
 from hivenode.pool.commands import AssignTask, EndAttempt, LoseAttempt, Reply, StartAttempt, Sweep
-from hivenode.pool.events import AttemptAssigned, AttemptClosed, AttemptRevoked, Event, TaskChanged
+from hivenode.pool.events import AttemptAssigned, AttemptClosed, AttemptRevoked, Event, NodeRemoved, TaskChanged
 from hivenode.pool.placement import LiveNode
 from hivenode.pool.records import TaskRecord, TaskState
 from hivenode.runtime.local import node_of
@@ -40,6 +40,7 @@ from hivenode.runtime.ports import (
     CloseOrder,
     PeerAddress,
     PeerNetwork,
+    RosterOrder,
     StopOrder,
     WorkerEvent,
     WorkerHeartbeat,
@@ -344,8 +345,11 @@ class Coordinator:
                 case TaskChanged():
                     if event.state is TaskState.PENDING:
                         self._wake.set()
+                case NodeRemoved():
+                    for session in tuple(self._sessions.values()):
+                        session.tell(RosterOrder())
                 case _:
-                    pass  # Users, sessions, nodes and blobs are nothing to give to a worker.
+                    pass  # Users, sessions and blobs are nothing to give to a worker.
 
     @staticmethod
     def _key(event: AttemptRevoked | AttemptClosed) -> AttemptKey:

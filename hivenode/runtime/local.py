@@ -120,6 +120,8 @@ class LocalNode:
         self._rng = rng
         self._addresses: tuple[str, ...] = ()
         self._sequence = 0
+        self.on_node_gone: Callable[[NodeId], None] = lambda node: None
+        """Told of nodes that are not in the hive any more, on a node that has this from the leader; the daemon sets it."""
         self._replica: Replica | None = None
         self._replica_listeners: list[Callable[[Replica], None]] = []
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
@@ -398,6 +400,9 @@ class LocalNode:
             with contextlib.suppress(DecodeError):  # What does not hold speaks of nobody.
                 record = open_record(signed, verify_signature)
                 addresses[record.node_id] = record.addresses
+        gone = (
+            self._roster.nodes - {offer.leader.node_id, *offer.nodes} if self._roster.hive_id == offer.hive_id else ()
+        )
         self._roster.note(
             offer.hive_id,
             (offer.leader.node_id, *offer.nodes),
@@ -405,6 +410,8 @@ class LocalNode:
             addresses,
             voter_rights=offer.voter_rights,
         )
+        for node in gone:
+            self.on_node_gone(node)
 
     def note_address(self, peer: PeerAddress) -> None:
         if peer.node_id == self.node_id or not peer.addresses:

@@ -596,8 +596,13 @@ class CloseOrder:
     key: AttemptKey
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RosterOrder:
+    """A node is not in the hive any more: who keeps no log asks at once whom it may still believe."""
+
+
 WorkerEvent = WorkerHello | WorkerHeartbeat | AttemptStarted | AttemptEnded
-WorkerOrder = AttemptOrder | StopOrder | CloseOrder
+WorkerOrder = AttemptOrder | StopOrder | CloseOrder | RosterOrder
 
 
 class WorkerLink(Protocol):

@@ -41,6 +41,7 @@ from hivenode.runtime.ports import (
     AttemptStarted,
     CloseOrder,
     PeerAddress,
+    RosterOrder,
     StopOrder,
     WorkerEvent,
     WorkerHeartbeat,
@@ -290,6 +291,8 @@ def encode_worker_order(order: WorkerOrder) -> bytes:
             return encode([2, _write_key(order.key), order.discard])
         case CloseOrder():
             return encode([3, _write_key(order.key)])
+        case RosterOrder():
+            return encode([4])
         case _:
             assert_never(order)
 
@@ -309,5 +312,7 @@ def decode_worker_order(data: bytes) -> WorkerOrder:
             return StopOrder(key=_read_key(key), discard=discard)
         case [3, key] if type(value[0]) is int:
             return CloseOrder(key=_read_key(key))
+        case [4] if type(value[0]) is int:
+            return RosterOrder()
         case _:
             raise DecodeError("this is no order to a worker")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, assert_never
@@ -35,6 +35,7 @@ from hivenode.runtime.ports import (
     BlobCopies,
     BlobStore,
     CloseOrder,
+    RosterOrder,
     StopOrder,
     WorkerEvent,
     WorkerHello,
@@ -64,6 +65,7 @@ class Agent:
         blobs: this node's blobs; on the file system of `data_dir`.
         copies: blobs across nodes.
         data_dir: work folders go to `work` in it, installed requirements to `packages`.
+        roster_changed: called when the leader says that a node is not in the hive any more.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class Agent:
         blobs: BlobStore,
         copies: BlobCopies,
         data_dir: Path,
+        roster_changed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._roster_changed = roster_changed
         self.boot_id: Final = secrets.token_hex(16)
         self._settings = settings
         self._chosen = chosen
@@ -210,6 +214,8 @@ class Agent:
                 self._stop(order.key, discard=order.discard)
             case CloseOrder():
                 self._forget(order.key)
+            case RosterOrder():
+                self._roster_changed()
             case _:
                 assert_never(order)
 

@@ -91,6 +91,8 @@ class WorkerPart:
             blobs=self._blobs,
             copies=self._copies,
             data_dir=self._data_dir,
+            # The answer to this node's statement of itself is who is in the hive.
+            roster_changed=self._changed,
         )
         try:
             await agent.start()

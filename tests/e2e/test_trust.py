@@ -117,6 +117,28 @@ def test_a_revoked_voter_is_cut_off_at_once_and_the_rest_goes_on(tmp_path: Path)
         assert going.status().hive_id == ""
 
 
+def test_workers_hear_at_once_of_a_revocation_and_let_go_of_the_revoked_one(tmp_path: Path) -> None:
+    with hive(tmp_path, 1, "--executor", "none") as made:
+        first, hive_id = made[0], made[0].status().hive_id
+        flags = ("--role", "worker", "--executor", "none", "--bootstrap", first.peer_address)
+        staying, going = made.add(*flags, name="staying"), made.add(*flags, name="going")
+        for daemon in (staying, going):
+            wait_for("its place in the hive", lambda daemon=daemon: is_in(daemon, hive_id))  # type: ignore[misc]
+            assert daemon.status().members == []
+        _hears_of(staying, going)
+        cluster(first, "revoke", going.node_id)
+        words = "cut off a node that is not in the hive any more"
+        wait_for("the worker's word", lambda: words in staying.log_path.read_text() or None)
+        cut = next(line for line in staying.log_path.read_text().splitlines() if words in line)
+        assert going.node_id in cut
+
+
+def _hears_of(daemon: Daemon, other: Daemon) -> None:
+    """Waits until the daemon has the other among those that it believes."""
+    path = daemon.data_dir / "roster.json"
+    wait_for("the roster", lambda: (path.exists() and other.node_id in path.read_text()) or None)
+
+
 def _wait_without(made: Hive, going: Daemon, staying: list[Daemon]) -> None:
     def look() -> bool | None:
         reports = [daemon.status() for daemon in staying]

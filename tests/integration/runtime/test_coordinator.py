@@ -18,13 +18,14 @@ from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.suspicion import SuspicionConfig
 from hivenode.pool import queries
-from hivenode.pool.commands import AdmitNode, AssignTask, OpenSession, StartAttempt, StopTask, SubmitTask
+from hivenode.pool.commands import AdmitNode, AssignTask, OpenSession, RevokeNode, StartAttempt, StopTask, SubmitTask
 from hivenode.pool.records import AttemptOutcome, NodeRights, TaskSpec, TaskState
 from hivenode.runtime.coordinator import Coordinator, Session
 from hivenode.runtime.ports import (
     AttemptEnded,
     AttemptKey,
     CloseOrder,
+    RosterOrder,
     StopOrder,
     WorkerHello,
     WorkerOrder,
@@ -130,6 +131,17 @@ async def test_a_new_leader_that_lags_does_not_discard_what_its_worker_runs(tmp_
         session = await opened[0]
         await propose(successor, StopTask(session_id="s", task_id="t"))
         assert await next_order(session) == StopOrder(key=key_of("t"), discard=False)
+
+
+async def test_workers_hear_at_once_that_a_node_is_not_in_the_hive_any_more(tmp_path: Path) -> None:
+    async with alone(tmp_path) as member:
+        await populate(member)
+        await propose(member, AdmitNode(signed_record=encode_record(signed_record(8)), rights=NodeRights.WORKER))
+        coordinator = coordinator_of(member)
+        coordinator._leadership_changed()
+        session = await coordinator.open_session(WORKER, hello())
+        await propose(member, RevokeNode(node_id=node_id(8), reason="stolen"))
+        assert await next_order(session) == RosterOrder()
 
 
 async def test_an_end_that_could_not_be_agreed_on_is_agreed_on_later(tmp_path: Path) -> None:

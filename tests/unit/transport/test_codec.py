@@ -38,6 +38,7 @@ from hivenode.runtime.ports import (
     AttemptStarted,
     CloseOrder,
     PeerAddress,
+    RosterOrder,
     StopOrder,
     WorkerEvent,
     WorkerHeartbeat,
@@ -121,6 +122,7 @@ ORDERS: tuple[WorkerOrder, ...] = (
     ),
     StopOrder(key=KEY, discard=True),
     CloseOrder(key=KEY),
+    RosterOrder(),
 )
 
 
