@@ -80,6 +80,7 @@ class Route:
         barrier: the port that answers does not read linearizably by itself, so the read barrier comes before it.
         timeout_s: the deadline of a caller that set none.
         large: its request has an archive or a result in it, up to the documented 100 MB.
+        bulky: its answer has a result or a log in it, of that size.
     """
 
     method: str
@@ -93,6 +94,7 @@ class Route:
     barrier: bool = False
     timeout_s: float = CALL_TIMEOUT_S
     large: bool = False
+    bulky: bool = False
 
     def answered_here(self, standing: Standing) -> bool:
         """Whether a node of this standing answers the call itself."""
@@ -134,13 +136,13 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
     },
     "nodepool.MasterNodeService": {
         "UploadTask": _UPLOAD,
-        "PollTaskStatus": _READ,
+        "PollTaskStatus": {**_READ, "bulky": True},
         "StoreOutput": _READ,
         "StoreResult": {**_READ, "large": True},
-        "GetTaskResult": {**_RESULT, "token_field": "token"},
+        "GetTaskResult": {**_RESULT, "token_field": "token", "bulky": True},
         "TaskCompleted": _READ,
         "StoreLogs": _READ,
-        "GetTaskLogs": {**_READ_AFTER_BARRIER, "token_field": "token"},
+        "GetTaskLogs": {**_READ_AFTER_BARRIER, "token_field": "token", "bulky": True},
         "GetAllTasks": {**_READ_AFTER_BARRIER, "token_field": "token"},
         "StopTask": {**_WRITE, "token_field": "token"},
         "CancelTask": {**_WRITE, "token_field": "token"},

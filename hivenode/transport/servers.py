@@ -135,6 +135,7 @@ class ApiServer:
         )
         self._intake = Intake(
             large=[name for name, route in ROUTES.items() if route.large],
+            bulky=[name for name, route in ROUTES.items() if route.bulky],
             uploads=[name for name, route in ROUTES.items() if route.shape is Shape.UPLOAD],
             prove=self._router.prove,
             is_peer=self._is_peer,

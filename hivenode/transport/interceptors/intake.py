@@ -13,7 +13,8 @@ after a look at who calls and what the method can need.
 
 Rules
 - Few requests are read at once, by turns (`turns.py`); a proven peer's need none, for it has read them by turns itself.
-- What has been read counts against `HELD_BYTES_MAX` until its call has ended; one client may have half of it.
+- What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
+  may have half of it.
 - One connection, and one address, has so many calls under way and no more. A proven peer speaks for many, and is exempt.
 - A caller who does not read its answers is cut off.
 """
@@ -26,7 +27,7 @@ import inspect
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import grpc
@@ -47,6 +48,8 @@ UNCOUNTED_BYTES: Final = 64 << 10
 """Requests up to this size are held by the number of calls alone: as many as there can be calls take 256 MiB."""
 HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 """Two of the largest requests at once. A board with 1 GiB that leads a hive has this, and the copies made of it, to spare."""
+BULKY_AT_ONCE_MAX: Final = 4
+"""Answers of up to `MESSAGE_BYTES_MAX` that are made at once, since their size is known only when they are there."""
 SMALL_PATIENCE_S: Final = 10.0
 LARGE_PATIENCE_S: Final = 60.0
 """The documented 100 MB at 14 Mbit/s; on a slower line UploadTaskStream goes on as long as it moves."""
@@ -72,15 +75,24 @@ class Intake(grpc.aio.ServerInterceptor):
 
     Args:
         large: the methods whose requests may have `MESSAGE_BYTES_MAX`.
+        bulky: the methods whose answers, each one message, may have it.
         uploads: the methods of users that are streams of requests.
         prove: who calls, for these two.
         is_peer: whether a call comes from a proven member.
     """
 
     def __init__(
-        self, *, large: Collection[str], uploads: Collection[str], prove: Prove, is_peer: Callable[[Context], bool]
+        self,
+        *,
+        large: Collection[str],
+        bulky: Collection[str],
+        uploads: Collection[str],
+        prove: Prove,
+        is_peer: Callable[[Context], bool],
     ) -> None:
         self._large = frozenset(large)
+        self._bulky = frozenset(bulky)
+        self._making_bulky = asyncio.Semaphore(BULKY_AT_ONCE_MAX)
         self._uploads = frozenset(uploads)
         self._prove = prove
         self._is_peer = is_peer
@@ -112,6 +124,9 @@ class Intake(grpc.aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(self._upload(handler), handler.request_deserializer, **parts)
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._download(method, handler), None, **parts)
+        if method in self._bulky:
+            # On the wire a stream of one message is a message; but its sender sees when it has been taken.
+            return grpc.stream_stream_rpc_method_handler(self._bulky_unary(method, handler), None, **parts)
         return grpc.stream_unary_rpc_method_handler(self._unary(method, handler), None, **parts)
 
     # --- one function a shape ------------------------------------------------------------------------------------
@@ -123,6 +138,18 @@ class Intake(grpc.aio.ServerInterceptor):
                     return await handler.unary_unary(request, context)
                 finally:
                     del request
+
+        return answer
+
+    def _bulky_unary(self, method: str, handler: Any) -> Any:
+        async def answer(requests: Any, context: Context) -> None:
+            async with self._request(method, handler, context) as request:
+                with ExitStack() as held:
+                    async with self._making_bulky:
+                        response = await handler.unary_unary(request, context)
+                        held.enter_context(self._share_of_memory(origin_of(context.peer()), len(response)))
+                    await write(context, response)
+                    del response
 
         return answer
 

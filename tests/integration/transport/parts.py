@@ -590,6 +590,13 @@ class Ports:
         self.files.pop(sha256, None)
 
 
+def stored(path: Path, size_bytes: int) -> StoredFile:
+    path.write_bytes(b"")
+    with path.open("r+b") as file:
+        file.truncate(size_bytes)
+    return StoredFile(path=path, blob=BlobRef(sha256=hashlib.sha256(b"").hexdigest(), size_bytes=size_bytes))
+
+
 class Session:
     """The leader's side of a worker's stream."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pb import hive_pb2, nodepool_pb2
-from hivenode.pool.records import BlobRef, UserRole
-from hivenode.runtime.ports import StoredFile
+from hivenode.pool.records import UserRole
 from hivenode.transport.routing import ROUTES, Access, Shape
 from tests.integration.transport.client import Client, code_of
-from tests.integration.transport.parts import Node, World, nodes
+from tests.integration.transport.parts import Node, World, nodes, stored
 from tests.support.requests import breaches
 
 
@@ -362,23 +360,16 @@ async def test_the_result_of_a_running_task_is_refused_in_the_response(client: C
     assert trailing["hive-outcome"] == "retry"
 
 
-def _stored(path: Path, size_bytes: int) -> StoredFile:
-    path.write_bytes(b"")
-    with path.open("r+b") as file:
-        file.truncate(size_bytes)
-    return StoredFile(path=path, blob=BlobRef(sha256=hashlib.sha256(b"").hexdigest(), size_bytes=size_bytes))
-
-
 async def test_a_result_of_the_greatest_size_fits_one_message(client: Client, world: World, tmp_path: Path) -> None:
     token = await client.log_in()
-    world.result = _stored(tmp_path / "result", 100 << 20)
+    world.result = stored(tmp_path / "result", 100 << 20)
     answer, _ = await client.call("GetTaskResult", nodepool_pb2.GetTaskResultRequest(task_id="t", token=token))
     assert len(answer.result_data) == 100 << 20
 
 
 async def test_too_large_a_result_is_refused_and_streamed_instead(client: Client, world: World, tmp_path: Path) -> None:
     token = await client.log_in()
-    world.result = _stored(tmp_path / "result", (100 << 20) + 1)
+    world.result = stored(tmp_path / "result", (100 << 20) + 1)
     answer, trailing = await client.call("GetTaskResult", nodepool_pb2.GetTaskResultRequest(task_id="t", token=token))
     assert not answer.success
     assert "DownloadResult" in answer.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from hivenode.transport.channels import LOCAL_STREAMS_MAX
 from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
 from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
-from tests.integration.transport.parts import Node, World, nodes
+from tests.integration.transport.parts import Node, World, nodes, stored
 
 ANSWER_S = 10.0
 LARGE = sorted(name for name, route in ROUTES.items() if route.large)
@@ -136,3 +137,44 @@ async def test_requests_that_never_come_hold_up_nobody(node: Node, client: Clien
         for call in calls:
             call.cancel()
         await asyncio.gather(*(each.channel.close() for each in silent))
+
+
+async def test_large_answers_that_nobody_takes_have_a_bound(
+    node: Node, world: World, client: Client, tmp_path: Path
+) -> None:
+    """One of 60 MiB is held for a client, as half of all there is has room for; who takes none keeps nobody else from a call."""
+    token = await client.log_in()
+    world.result = stored(tmp_path / "result", 60 << 20)
+    request = nodepool_pb2.GetTaskResultRequest(task_id="t", token=token).SerializeToString()
+    silent = [Client(node.server.api_address) for _ in range(6)]
+    calls: list[Any] = [
+        each.channel.unary_stream("/nodepool.MasterNodeService/GetTaskResult")(request, timeout=ANSWER_S)
+        for each in silent
+    ]
+    ended = {asyncio.ensure_future(call.code()) for call in calls}
+    try:
+        refused: set[asyncio.Future[Any]] = set()
+        async with asyncio.timeout(ANSWER_S):
+            while len(refused) < len(calls) - 1:
+                done, ended = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+                refused |= done
+        assert {it.result() for it in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert answer.success
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        for each in silent:
+            await each.channel.close()
+    async with asyncio.timeout(ANSWER_S):
+        while True:
+            try:
+                taken, _ = await client.call(
+                    "GetTaskResult", nodepool_pb2.GetTaskResultRequest(task_id="t", token=token)
+                )
+            except grpc.aio.AioRpcError as error:
+                assert code_of(error)[2] == "retry"
+                continue  # What was cancelled is let go of in a moment.
+            assert len(taken.result_data) == 60 << 20
+            break
