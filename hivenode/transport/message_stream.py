@@ -29,6 +29,8 @@ BACKOFF_S_MAX: Final = 0.5
 """A peer that comes back must be found within an election."""
 CONNECT_TIMEOUT_S: Final = 3.0
 GOODBYE_TIMEOUT_S: Final = 0.5
+WRITE_STALL_S: Final = 60.0
+"""A machine that was suspended for a moment goes on where it was; one that takes nothing for so long is gone, or means harm."""
 
 
 class MessageStream:
@@ -102,7 +104,10 @@ class MessageStream:
                         return
                     await self._wake.wait()
                     continue
-                await stream.write(self._frame())
+                async with asyncio.timeout(WRITE_STALL_S):
+                    await stream.write(self._frame())
+        except TimeoutError:
+            watcher.cancel()  # A peer that takes nothing is no peer; it is dialled anew.
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await asyncio.wait({watcher}, timeout=GOODBYE_TIMEOUT_S)  # the watcher has the reason
         except asyncio.CancelledError:

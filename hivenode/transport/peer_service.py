@@ -50,6 +50,7 @@ from hivenode.transport.bounds import check
 from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_message, decode_worker_event, encode_worker_order
 from hivenode.transport.interceptors.calls import Context, error_for, refuse
+from hivenode.transport.interceptors.intake import STALL_S, write
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
 from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
 from hivenode.transport.services.cluster import pending_node
@@ -63,6 +64,8 @@ JOIN_TIMEOUT_S: Final = 20.0
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
 
+NODE_CALLS_MAX: Final = 256
+"""Calls and streams of one node at once: two streams that stand, and blobs and logs as it reads them for its users."""
 NAMED_CODES: Final = frozenset(
     {Code.PEER_REJECTED, Code.PERMISSION_DENIED, Code.NOT_A_MEMBER, Code.INVALID_ARGUMENT, Code.NODE_REMOVED}
 )
@@ -209,6 +212,8 @@ class PeerServer:
         if task is None:
             return
         calls = self._under_way.setdefault(caller, set())
+        if len(calls) >= NODE_CALLS_MAX:
+            raise HiveError(Code.OVERLOADED, f"{NODE_CALLS_MAX} calls of {caller} are under way: wait for some to end")
         calls.add(task)
 
         def ended(done: asyncio.Task[Any]) -> None:
@@ -378,7 +383,7 @@ class PeerServer:
     @staticmethod
     async def _tell_worker(session: WorkerSession, context: Context) -> bool:
         async for order in session.orders():
-            await context.write(hive_pb2.OrderFrame(order=encode_worker_order(order)).SerializeToString())
+            await write(context, hive_pb2.OrderFrame(order=encode_worker_order(order)).SerializeToString())
         return True
 
     # --- blobs and logs ------------------------------------------------------------------------------------------
@@ -394,14 +399,14 @@ class PeerServer:
     async def _store_blob(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
         self._admitted(context)
         try:
-            first = _parsed(hive_pb2.StoreBlobPiece, await anext(pieces))
+            first = _parsed(hive_pb2.StoreBlobPiece, await anext(_moving(pieces)))
         except StopAsyncIteration:
             raise HiveError(Code.INVALID_ARGUMENT, "the first piece must name the blob") from None
 
         async def content() -> AsyncGenerator[bytes, None]:
             if first.data:
                 yield first.data
-            async for piece in pieces:
+            async for piece in _moving(pieces):
                 yield _parsed(hive_pb2.StoreBlobPiece, piece).data
 
         expected = BlobRef(sha256=first.sha256, size_bytes=first.size_bytes)
@@ -448,7 +453,7 @@ class PeerServer:
         async with closing(self._host.read_snapshot(caller, request.sha256, request.offset)) as pieces:
             async for piece in pieces:
                 answer = hive_pb2.SnapshotPiece(data=piece, crc32=zlib.crc32(piece))
-                await context.write(answer.SerializeToString())
+                await write(context, answer.SerializeToString())
 
 
 def caller_ip(context: Context) -> str:
@@ -460,10 +465,23 @@ def caller_ip(context: Context) -> str:
 
 
 async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: Context) -> None:
-    """Sends bytes in pieces of 1 MiB; `write` waits while the receiver's window is full."""
+    """Sends bytes in pieces of 1 MiB; `write` waits while the receiver's window is full, and not for ever."""
     async for data in pieces:
         for start in range(0, len(data), CHUNK_BYTES):
-            await context.write(kind(data=data[start : start + CHUNK_BYTES]).SerializeToString())
+            await write(context, kind(data=data[start : start + CHUNK_BYTES]).SerializeToString())
+
+
+async def _moving(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The pieces of a stream; raises OVERLOADED when none comes for `STALL_S`."""
+    while True:
+        try:
+            async with asyncio.timeout(STALL_S):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise HiveError(Code.OVERLOADED, f"nothing came for {STALL_S:g} s: send it again") from None
+        yield piece
 
 
 def _parsed(kind: type[Any], data: bytes) -> Any:
