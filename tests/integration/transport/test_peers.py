@@ -417,7 +417,7 @@ async def test_orders_end_quietly_when_the_leader_stops_in_order() -> None:
         link = await worker.peers.open_worker_link(leader.address)
         await link.send(_hello())
         await _soon(leader.ports.sessions)
-        await leader.server.stop(0)
+        await leader.server.stop(DEADLINE_S)
         async with asyncio.timeout(DEADLINE_S):
             assert [order async for order in link.orders()] == []
         await link.aclose()
