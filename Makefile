@@ -34,7 +34,7 @@ lint: setup ## stubs as protos/ gives them, style, types, import rules
 	@out="$$($(BIN)/lint-imports 2>&1)" || { echo "$$out"; exit 1; }
 
 test: setup-test lint ## lint, then all tests
-	@$(BIN)/pytest --numprocesses=3 --dist=loadfile
+	@$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 stubs: setup ## make hivenode/pb from protos/
 	@$(BIN)/python scripts/generate_stubs.py
