@@ -15,10 +15,7 @@ CHUNK_BYTES: Final = 1 << 20
 PING_INTERVAL_MS: Final = 2_000
 """A machine that lost its power is noticed within two of these."""
 STREAMS_MAX: Final = 1_024
-"""Calls at once on one connection to the peer port; a member brings those of all its users."""
-LOCAL_STREAMS_MAX: Final = 100
-"""Calls at once on one connection to the API port. What comes over it waits in its own client, and costs nobody else a thing; so
-another program's call waits behind a hundred at most. RFC 9113, section 6.5.2: "no smaller than 100"."""
+"""Calls at once on one connection. A lower bound would be kept by resetting streams, which a client takes for UNAVAILABLE."""
 CONNECTIONS_MAX: Final = 1_024
 """A thousand programs and some hundred peers; more would be a fault or an attack."""
 CALLS_MAX: Final = 4_096
@@ -52,10 +49,11 @@ CLIENT_OPTIONS: Final[_Options] = (
     ("grpc.enable_http_proxy", 0),
 )
 
-_SERVER_OPTIONS: Final[_Options] = (
+SERVER_OPTIONS: Final[_Options] = (
     *_SIZES,
     # Two daemons on one port would share it silently.
     ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
@@ -66,11 +64,6 @@ _SERVER_OPTIONS: Final[_Options] = (
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", PING_INTERVAL_MS),
 )
-
-
-def server_options(*, local: bool) -> _Options:
-    """Those of a server: `local` for the API port, else for the peer port."""
-    return (*_SERVER_OPTIONS, ("grpc.max_concurrent_streams", LOCAL_STREAMS_MAX if local else STREAMS_MAX))
 
 
 def open_channel(address: str, der: bytes) -> grpc.aio.Channel:

@@ -33,7 +33,7 @@ from hivenode.runtime.ports import (
     TaskRunner,
     Tasks,
 )
-from hivenode.transport.channels import CALLS_MAX, server_options
+from hivenode.transport.channels import CALLS_MAX, SERVER_OPTIONS
 from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
@@ -193,8 +193,7 @@ class ApiServer:
         handlers: list[grpc.GenericRpcHandler],
         credentials: grpc.ServerCredentials | None,
     ) -> str:
-        options = server_options(local=credentials is None)
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
+        server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
         server.add_generic_rpc_handlers(tuple(handlers))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

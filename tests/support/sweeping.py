@@ -24,6 +24,7 @@ SEEDS: Final = tuple(range(1, 41))
 """With five nodes and half an hour each they are a hundred node-hours."""
 ENDS_AFTER_S: Final = 3_600
 NICENESS: Final = 19
+_begun: Final[list[subprocess.Popen[bytes]]] = []
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def begin() -> None:
     # Of the process that hands the tests out when there are several; it lives as long as they do.
     owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     with (folder / "log").open("wb") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.sweeping", str(folder), str(owner)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -78,6 +79,8 @@ def begin() -> None:
             cwd=ROOT,
             start_new_session=True,
         )
+    # Nobody waits for it here, and one that is forgotten while it runs is complained of.
+    _begun.append(process)
 
 
 def outcome(deadline_s: float) -> Outcome:
