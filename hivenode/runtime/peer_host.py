@@ -196,7 +196,15 @@ class LocalPeerHost:
                 raise HiveError(Code(reply.code), reply.message)
             _log.info("node admitted", node=joiner.node_id, rights=rights.value, through=through)
         admitted = queries.node(replica.view(), joiner.node_id)
-        later = admitted.sequence if admitted is not None and not says_nothing_new(admitted, joiner) else 0
+        leader = PeerAddress(node_id=self._local.node_id, addresses=self._local.addresses)
+        if admitted is not None and not says_nothing_new(admitted, joiner):
+            return JoinOffer(
+                hive_id=self._local.hive_id(),
+                members=(),
+                leader=leader,
+                voter_rights=False,
+                later_sequence=admitted.sequence,
+            )
         address = PeerAddress(node_id=joiner.node_id, addresses=joiner.addresses)
         self._local.note_address(address)
         entries = [entry for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
@@ -207,11 +215,10 @@ class LocalPeerHost:
             members=tuple(
                 decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]
             ),
-            leader=PeerAddress(node_id=self._local.node_id, addresses=self._local.addresses),
+            leader=leader,
             voter_rights=admitted is not None and admitted.rights is NodeRights.VOTER,
             nodes=tuple(entry.node_id for entry in entries),
             voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
-            later_sequence=later,
         )
 
     async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
