@@ -3,8 +3,8 @@
 Rules:
 - One asyncio task owns the core. Everybody else puts something into its bounded inbox and wakes it.
 - The order of effects is the one that `Ready` states: a leader's messages, then the fsync, then the messages that speak for
-  it. What is committed is applied meanwhile. What is proposed while the fsync runs on the writer thread shares the next one
-  (group commit).
+  it. What is committed is applied meanwhile. What is proposed while earlier proposals are being agreed on gathers for a
+  moment, and shares one append and one fsync (group commit).
 - A disk that takes its time deposes nobody: while it writes, time goes on, messages are heard, and what speaks for nothing
   that is being written goes out (heartbeats, their answers, rounds of reads). A leader whose disk is full, or takes nothing for
   `STALLED_TIMEOUTS` election timeouts, hands over, since it can answer for nothing.
@@ -254,8 +254,8 @@ class Replica:
             raise HiveError(Code.OVERLOADED, "too many writes are waiting; nothing was done, ask again in a moment")
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         proposal = Proposal(body, owner, key, keep_ms, future)
-        self._inbox.proposals.append(proposal)
-        self._wake.set()
+        if self._inbox.propose(proposal, self._clock_ms()):
+            self._wake.set()
         try:
             async with asyncio.timeout(deadline_s):
                 reply = await future
@@ -360,7 +360,7 @@ class Replica:
 
     async def _sleep(self) -> None:
         deadline_ms = self._raw.next_deadline()
-        for other_ms in (self._copies.deadline_ms, self.writing.deadline_ms):
+        for other_ms in (self._copies.deadline_ms, self.writing.deadline_ms, self._inbox.deadline_ms):
             if other_ms is not None:
                 deadline_ms = min(deadline_ms, other_ms)
         delay_s = (deadline_ms - self._clock_ms()) / 1_000
@@ -395,8 +395,9 @@ class Replica:
                     self._transfer(to)
                 case _:
                     assert_never(signal)
-        while inbox.proposals:
-            self._append(inbox.proposals.popleft())
+        if not self._agreeing or inbox.has_gathered(now_ms):
+            while inbox.proposals:
+                self._append(inbox.proposals.popleft())
         self._reads.ask(now_ms)
 
     def _step_fetched(self) -> None:

@@ -79,6 +79,22 @@ async def test_a_proposal_without_a_majority_ends_as_unknown_at_the_deadline(tmp
         assert no_read.value.code is Code.NO_LEADER
 
 
+async def test_a_proposal_does_not_wait_for_an_earlier_one_that_nobody_answers(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        for member in members:
+            if member is not leader:
+                await member.crash()
+        before = leader.log.last_index()
+        first = asyncio.create_task(register(leader, "first"))
+        await until(lambda: leader.log.last_index() == before + 1)
+        second = asyncio.create_task(register(leader, "second"))
+        await until(lambda: leader.log.last_index() == before + 2)
+        for task in (first, second):
+            assert not task.done()
+            task.cancel()
+
+
 async def register_many(leader: Member, tag: str, count: int = 600) -> None:
     for start in range(0, count, 100):
         names = [f"{tag}{number}" for number in range(start, start + 100)]
