@@ -197,9 +197,15 @@ class Coordinator:
                 )
 
         def agreed(reply: Reply | None) -> None:
-            if reply is not None and reply.refused and isinstance(event, AttemptEnded):
+            if reply is None:
+                self._node.at(self._engine.now_us + RETRY_US, again)
+            elif reply.refused and isinstance(event, AttemptEnded):
                 session.known.discard(key)
                 session.tell(CloseOrder(key=key))
+
+        def again() -> None:
+            if self._sessions.get(session.node) is session:
+                self._propose(command, agreed)
 
         self._propose(command, agreed)
 

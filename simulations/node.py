@@ -543,8 +543,9 @@ class Node:
         return self.world.nodes[name_of(replica.leader)] if replica is not None and replica.leader is not None else None
 
     def seek_leader(self) -> None:
-        """Asks others who leads, when this machine cannot know by itself."""
-        if self.search.leader is None and (self.light or self.search.lacks_long()):
+        """Asks others who leads, when this machine cannot know by itself; one without a hive asks nobody."""
+        in_hive = self.disk.log.hive_id != ""
+        if in_hive and self.search.leader is None and (self.light or self.search.lacks_long()):
             self.search.begin()
 
     def serve(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:

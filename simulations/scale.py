@@ -91,6 +91,10 @@ class Play:
             )
         )
 
+    def phase(self, name: str) -> Phase:
+        """What the phase of this name took."""
+        return next(phase for phase in self.phases if phase.name == name)
+
     def _wanted(self) -> tuple[int, int]:
         """How many voters and learners there are when all is well."""
         voters = wanted_voters(self.nodes)
@@ -157,10 +161,19 @@ HEADING: Final = (
 
 
 def check_growth(plays: list[Play]) -> None:
-    """Raises `Violation` when a node of a larger hive has more events in a quiet second than one of a smaller."""
+    """Raises `Violation` when a larger hive costs each of its nodes more than it may.
+
+    While it works, a node has no more events a second than one of a smaller hive. While it forms, where every node has to meet
+    the others, a node has at most as many more as there are more nodes.
+    """
     for smaller, larger in pairwise(plays):
-        before, after = (play.phases[1].events_each for play in (smaller, larger))
+        before, after = (play.phase("works").events_each for play in (smaller, larger))
         demand(
             after <= before,
             f"{after:.2f} events a node and second with {larger.nodes} nodes, {before:.2f} with {smaller.nodes}",
+        )
+        before, after = (play.phase("forms").events / play.nodes for play in (smaller, larger))
+        demand(
+            after / before <= larger.nodes / smaller.nodes,
+            f"{after:.0f} events a node to form a hive of {larger.nodes}, {before:.0f} for one of {smaller.nodes}",
         )
