@@ -14,8 +14,11 @@ CHUNK_BYTES: Final = 1 << 20
 """Piece of a streamed blob: large enough for line rate, small beside HTTP/2's flow-control window."""
 PING_INTERVAL_MS: Final = 2_000
 """A machine that lost its power is noticed within two of these."""
-STREAMS_MAX: Final = 1_024
-"""Calls at once on one connection. A lower bound would be kept by resetting streams, which a client takes for UNAVAILABLE."""
+API_STREAMS_MAX: Final = 100
+"""Calls at once on a program's connection to its own machine; RFC 9113, section 6.5.2, advises no fewer. More wait at the
+program: gRPC takes the calls of all connections out of one row, and whoever could fill it would have others wait behind."""
+PEER_STREAMS_MAX: Final = 1_024
+"""The same of a connection from another machine, which may bring the calls of all its users."""
 CONNECTIONS_MAX: Final = 1_024
 """A thousand programs and some hundred peers; more would be a fault or an attack."""
 CALLS_MAX: Final = 4_096
@@ -53,7 +56,8 @@ SERVER_OPTIONS: Final[_Options] = (
     *_SIZES,
     # Two daemons on one port would share it silently.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_concurrent_streams", STREAMS_MAX),
+    # It would reset some of the streams that the two bounds above allow, and clients would take that for UNAVAILABLE.
+    ("grpc.http.overload_protection", 0),
     ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),

@@ -33,7 +33,7 @@ from hivenode.runtime.ports import (
     TaskRunner,
     Tasks,
 )
-from hivenode.transport.channels import CALLS_MAX, SERVER_OPTIONS
+from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
 from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
@@ -193,7 +193,9 @@ class ApiServer:
         handlers: list[grpc.GenericRpcHandler],
         credentials: grpc.ServerCredentials | None,
     ) -> str:
-        server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
+        streams_max = API_STREAMS_MAX if credentials is None else PEER_STREAMS_MAX
+        options = (*SERVER_OPTIONS, ("grpc.max_concurrent_streams", streams_max))
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
         server.add_generic_rpc_handlers(tuple(handlers))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

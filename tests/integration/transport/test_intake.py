@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from hivenode.pb import nodepool_pb2
+from hivenode.transport.channels import API_STREAMS_MAX
 from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
 from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
@@ -82,32 +83,61 @@ async def test_health_and_reflection_take_small_requests_alone(client: Client) -
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, method
 
 
-async def test_one_connection_with_too_many_calls_is_refused_and_another_is_served(
+def _held(client: Client, token: str, count: int) -> list[asyncio.Task[Any]]:
+    """So many transfers at once, which do not end while the world's gate is shut."""
+    held = nodepool_pb2.TransferRequest(receiver_username="testuser", amount=1)
+    return [
+        asyncio.create_task(client.call("Transfer", held, token, hive_idempotency_key=f"k{number}"))
+        for number in range(count)
+    ]
+
+
+async def _entered(world: World, count: int) -> None:
+    """Waits until so many calls are under way; the registration and the login came before."""
+    async with asyncio.timeout(ANSWER_S):
+        while len(world.callers) < count + 2:
+            world.entered.clear()
+            await world.entered.wait()
+
+
+async def test_calls_over_the_bound_of_a_connection_wait_at_the_program_and_another_is_served(
     node: Node, world: World, client: Client
 ) -> None:
     token = await client.log_in()
     world.gate = asyncio.Event()
-    held = nodepool_pb2.TransferRequest(receiver_username="testuser", amount=1)
-    waiting = [
-        asyncio.ensure_future(client.call("Transfer", held, token, hive_idempotency_key=f"k{number}"))
-        for number in range(CONNECTION_CALLS_MAX)
-    ]
+    calls = _held(client, token, 3 * API_STREAMS_MAX)
     other = Client(node.server.api_address)
     try:
-        async with asyncio.timeout(ANSWER_S):
-            while len(world.callers) < CONNECTION_CALLS_MAX + 2:  # the registration and the login came before
-                world.entered.clear()
-                await world.entered.wait()
-        error = await client.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
-        assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
+        await _entered(world, API_STREAMS_MAX)
         answer, _ = await other.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert answer.success
+        assert len(world.callers) == API_STREAMS_MAX + 2
+    finally:
+        world.gate.set()
+        answers = await asyncio.gather(*calls)
+        await other.channel.close()
+    assert all(answer.success for answer, _ in answers)
+
+
+async def test_one_connection_from_another_machine_with_too_many_calls_is_refused_and_another_is_served(
+    node: Node, world: World, client: Client
+) -> None:
+    token = await client.log_in()
+    world.gate = asyncio.Event()
+    remote = Client(node.server.peer_address, node.peer_channel)
+    calls = _held(remote, token, CONNECTION_CALLS_MAX)
+    try:
+        await _entered(world, CONNECTION_CALLS_MAX)
+        error = await remote.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
+        answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
         assert answer.success
     finally:
         world.gate.set()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        await other.channel.close()
-    answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        await asyncio.gather(*calls, return_exceptions=True)
+    answer, _ = await remote.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
     assert answer.success
+    await remote.channel.close()
 
 
 async def test_requests_that_never_come_hold_up_nobody(node: Node, client: Client) -> None:
