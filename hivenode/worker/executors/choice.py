@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from pathlib import Path
 
-from hivenode.worker.executors.docker import STATUS_DISABLED, STATUS_ENABLED, DockerExecutor
 from hivenode.worker.executors.process import ProcessExecutor
-from hivenode.worker.executors.protocol import Executor
+from hivenode.worker.executors.protocol import DOCKER_DISABLED, DOCKER_ENABLED, Executor
 from hivenode.worker.executors.sandbox import SandboxExecutor
 
 
@@ -53,11 +52,11 @@ async def choose_executor(settings: ExecutorSettings) -> ChosenExecutor:
     """Tries what the settings allow, best first, each by a real run; what is not chosen is closed again."""
     settings.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     notes: list[str] = []
-    docker_status = STATUS_DISABLED
+    docker_status = DOCKER_DISABLED
     for executor in _candidates(settings):
         readiness = await executor.probe()
-        if readiness.docker_status == STATUS_ENABLED:
-            docker_status = STATUS_ENABLED
+        if readiness.docker_status == DOCKER_ENABLED:
+            docker_status = DOCKER_ENABLED
         if readiness.usable:
             return ChosenExecutor(executor=executor, note=readiness.note, docker_status=docker_status)
         notes.append(readiness.note)
@@ -69,6 +68,9 @@ async def choose_executor(settings: ExecutorSettings) -> ChosenExecutor:
 def _candidates(settings: ExecutorSettings) -> list[Executor]:
     wanted: list[Executor] = []
     if settings.choice in (ExecutorChoice.AUTO, ExecutorChoice.DOCKER):
+        # Its library takes a tenth of the daemon's start, which who wants no Docker is spared.
+        from hivenode.worker.executors.docker import DockerExecutor
+
         wanted.append(DockerExecutor(settings.cache, settings.name, settings.docker_host))
     if settings.choice in (ExecutorChoice.AUTO, ExecutorChoice.SANDBOX):
         wanted.append(SandboxExecutor(settings.cache, settings.name))

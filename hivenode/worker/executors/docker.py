@@ -38,15 +38,18 @@ from hivenode.worker.environments import (
     RootFileSystem,
     task_environment,
 )
-from hivenode.worker.executors.protocol import ExecutionRequest, ExecutionResult, ExecutorReadiness
+from hivenode.worker.executors.protocol import (
+    DOCKER_DISABLED,
+    DOCKER_ENABLED,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutorReadiness,
+)
 from hivenode.worker.executors.supervision import OUTPUT_DRAIN_S, STOP_GRACE_S, fault, first_cause, judge, within
 from hivenode.worker.executors.trial import try_executor
 from hivenode.worker.task_log import TaskLog
 from hivenode.worker.workspace import give_tree
 
-STATUS_ENABLED: Final = "enabled"
-"""The word of the API document's own example."""
-STATUS_DISABLED: Final = "disabled"
 RUNS_MAX: Final = 128
 """Tasks at once, each with a reading thread; more than any slots setting."""
 
@@ -105,7 +108,7 @@ class DockerExecutor:
         except _TROUBLE:
             where = self._docker_host or "the default socket"
             note = f"No Docker engine answers at {where}."
-            return ExecutorReadiness(usable=False, note=note, docker_status=STATUS_DISABLED)
+            return ExecutorReadiness(usable=False, note=note, docker_status=DOCKER_DISABLED)
         try:
             self._image = await self._call(self._make_image)
             trouble = await self._try()
@@ -113,8 +116,8 @@ class DockerExecutor:
             trouble = _said(error)
         if trouble:
             note = f"The Docker engine answers, but a trial container did not run ({trouble})."
-            return ExecutorReadiness(usable=False, note=note, docker_status=STATUS_DISABLED)
-        return ExecutorReadiness(usable=True, note="", docker_status=STATUS_ENABLED)
+            return ExecutorReadiness(usable=False, note=note, docker_status=DOCKER_DISABLED)
+        return ExecutorReadiness(usable=True, note="", docker_status=DOCKER_ENABLED)
 
     async def run(self, request: ExecutionRequest) -> ExecutionResult:
         client = self._client

@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from hivenode.pool.records import AttemptOutcome
 from hivenode.worker.task_log import TaskLog
+
+DOCKER_ENABLED: Final = "enabled"
+"""The word of the API document's own example."""
+DOCKER_DISABLED: Final = "disabled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
