@@ -21,6 +21,8 @@ PEER_STREAMS_MAX: Final = 1_024
 """The same of a connection from another machine, which may bring the calls of all its users."""
 CONNECTIONS_MAX: Final = 1_024
 """A thousand programs and some hundred peers; more would be a fault or an attack."""
+WINDOW_BYTES: Final = 1 << 20
+"""That may be on its way in a call before it is asked for; 20 MB/s at a round trip of 50 ms."""
 CALLS_MAX: Final = 4_096
 """Calls at once on one server; what comes over it is told RESOURCE_EXHAUSTED."""
 PING_STRIKES_MAX: Final = 16
@@ -63,6 +65,9 @@ SERVER_OPTIONS: Final[_Options] = (
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
     ("grpc.max_connection_idle_ms", IDLE_MS_MAX),
+    # What a call that is not read yet may hold: gRPC would let it grow to tens of megabytes on a fast network.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     # A request that unpacks to a thousand times its size is no use to anybody: archives are packed already.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -52,7 +53,9 @@ from hivenode.transport.codec import decode_message, decode_worker_event, encode
 from hivenode.transport.interceptors.calls import Context, error_for, refuse
 from hivenode.transport.interceptors.intake import STALL_S, write
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
+from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
+from hivenode.transport.receptions import Receptions
 from hivenode.transport.services.cluster import pending_node
 from hivenode.transport.statuses import SUCCESS_METADATA
 from hivenode.transport.tickets import Tickets
@@ -64,8 +67,8 @@ JOIN_TIMEOUT_S: Final = 20.0
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
 
-NODE_CALLS_MAX: Final = 256
-"""Calls and streams of one node at once: two streams that stand, and blobs and logs as it reads them for its users."""
+WORKER_STREAMS_MAX: Final = 4
+"""Streams of messages that a node without voter right may have standing: one, and some that it does not know to be gone."""
 NAMED_CODES: Final = frozenset(
     {Code.PEER_REJECTED, Code.PERMISSION_DENIED, Code.NOT_A_MEMBER, Code.INVALID_ARGUMENT, Code.NODE_REMOVED}
 )
@@ -89,6 +92,8 @@ class PeerServer:
         is_voter: whether such a node has voter right.
         on_lan: whether an IP address is of a network that this machine is in.
         forward_join: brings a join to the leader.
+        node_calls: counts the calls of nodes.
+        receptions: places for streams of large pieces.
         on_broken: told of a broken invariant, which stops the daemon.
     """
 
@@ -107,6 +112,8 @@ class PeerServer:
         is_voter: Callable[[NodeId], bool],
         on_lan: Callable[[str], bool],
         forward_join: ForwardJoin,
+        node_calls: NodeCalls,
+        receptions: Receptions,
         on_broken: Callable[[InvariantError], None],
     ) -> None:
         self._identity = identity
@@ -120,7 +127,9 @@ class PeerServer:
         self._admits = admits
         self._is_voter = is_voter
         self._on_lan = on_lan
-        self._under_way: dict[NodeId, set[asyncio.Task[Any]]] = {}
+        self._node_calls = node_calls
+        self._receptions = receptions
+        self._streams: Counter[NodeId] = Counter()
         self._forward_join = forward_join
         self._on_broken = on_broken
         self._refusals = Refusals()
@@ -129,12 +138,6 @@ class PeerServer:
     def stopping(self) -> None:
         """Ends the streams of peers, which would otherwise hold up the stop; nobody was lost by that."""
         self._stopping.set()
-
-    def cut_off(self, node: NodeId) -> None:
-        """Ends all calls and streams of a node, and its tickets."""
-        self._tickets.revoke(node)
-        for task in tuple(self._under_way.get(node, ())):
-            task.cancel()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """All methods of the service; each parses its own requests, so that what is malformed is answered in one way."""
@@ -178,6 +181,10 @@ class PeerServer:
                 result = await serve(request, context)
             except Exception as error:
                 await self._refuse(context, serve.__name__, error)
+            except asyncio.CancelledError as error:
+                if (refusal := self._node_calls.refusal(error)) is not None:
+                    await refuse(context, refusal)
+                raise
             context.set_trailing_metadata(SUCCESS_METADATA)
             return result
 
@@ -203,25 +210,21 @@ class PeerServer:
         caller = self._tickets.check(value_of(metadata, PEER_TICKET), value_of(metadata, HIVE_ID))
         if not self._admits(caller):
             raise HiveError(Code.NOT_A_MEMBER, f"{caller} is not known as a member of this hive: join first")
-        self._note_call(caller)
+        self._node_calls.note(caller)
         return caller
 
-    def _note_call(self, caller: NodeId) -> None:
-        """So that the call can be ended with the caller's membership."""
-        task = asyncio.current_task()
-        if task is None:
-            return
-        calls = self._under_way.setdefault(caller, set())
-        if len(calls) >= NODE_CALLS_MAX:
-            raise HiveError(Code.OVERLOADED, f"{NODE_CALLS_MAX} calls of {caller} are under way: wait for some to end")
-        calls.add(task)
-
-        def ended(done: asyncio.Task[Any]) -> None:
-            calls.discard(done)
-            if not calls and self._under_way.get(caller) is calls:
-                del self._under_way[caller]
-
-        task.add_done_callback(ended)
+    @contextmanager
+    def _standing(self, caller: NodeId) -> Iterator[None]:
+        """Counts a stream that stands; a frame of it may be as large as any message. Raises OVERLOADED."""
+        if not self._is_voter(caller) and self._streams[caller] >= WORKER_STREAMS_MAX:
+            raise HiveError(Code.OVERLOADED, f"{WORKER_STREAMS_MAX} streams of {caller} stand: wait for some to end")
+        self._streams[caller] += 1
+        try:
+            yield
+        finally:
+            self._streams[caller] -= 1
+            if not self._streams[caller]:
+                del self._streams[caller]
 
     # --- meeting -------------------------------------------------------------------------------------------------
 
@@ -320,7 +323,11 @@ class PeerServer:
 
     async def _messages(self, frames: AsyncIterator[bytes], context: Context) -> None:
         caller = self._admitted(context)
-        await context.write(hive_pb2.RaftFrameAck().SerializeToString())
+        with self._standing(caller):
+            await context.write(hive_pb2.RaftFrameAck().SerializeToString())
+            await self._messages_of(caller, frames)
+
+    async def _messages_of(self, caller: NodeId, frames: AsyncIterator[bytes]) -> None:
         self._host.peer_connected(caller)
         hearing = asyncio.ensure_future(self._hear_messages(frames, caller))
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -348,6 +355,10 @@ class PeerServer:
 
     async def _work(self, frames: AsyncIterator[bytes], context: Context) -> None:
         caller = self._admitted(context)
+        with self._standing(caller):
+            await self._work_of(caller, frames, context)
+
+    async def _work_of(self, caller: NodeId, frames: AsyncIterator[bytes], context: Context) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 hello = _worker_event(await anext(frames))
@@ -397,7 +408,13 @@ class PeerServer:
         await _send_pieces(self._blobs.read(blob, request.offset), hive_pb2.BlobPiece, context)
 
     async def _store_blob(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
-        self._admitted(context)
+        caller = self._admitted(context)
+        if self._is_voter(caller):
+            return await self._take_blob(pieces)
+        async with self._receptions.place(f"node:{caller}"):
+            return await self._take_blob(pieces)
+
+    async def _take_blob(self, pieces: AsyncIterator[bytes]) -> bytes:
         try:
             first = _parsed(hive_pb2.StoreBlobPiece, await anext(_moving(pieces)))
         except StopAsyncIteration:

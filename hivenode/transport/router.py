@@ -30,6 +30,7 @@ from hivenode.transport.interceptors.calls import (
     token_in,
     trail_refusal,
 )
+from hivenode.transport.interceptors.intake import write
 from hivenode.transport.metadata import COPIES, Metadata
 from hivenode.transport.routing import ROUTES, Access, Route, Shape
 from hivenode.transport.services.handlers import Handler
@@ -150,7 +151,7 @@ class Router(grpc.GenericRpcHandler):
                 async with asyncio.timeout_at(call.deadline):
                     async with aclosing(self._forwarder.download(call, data, here)) as pieces:
                         async for piece in pieces:
-                            await context.write(piece)
+                            await write(context, piece)
             except Exception as error:
                 await self._failed(route, error, context)
                 return

@@ -38,8 +38,10 @@ from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
 from hivenode.transport.metadata import PEER_TICKET, value_of
+from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_service import PeerServer
 from hivenode.transport.peers import GrpcPeers
+from hivenode.transport.receptions import Receptions
 from hivenode.transport.router import Router
 from hivenode.transport.routing import ROUTES, Shape
 from hivenode.transport.services.cluster import ClusterHandlers
@@ -104,6 +106,8 @@ class ApiServer:
         self._insecure = insecure
         tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms)
         self._admits = ports.admits
+        self._node_calls = NodeCalls(ports.is_voter)
+        receptions = Receptions()
         self._credentials = server_credentials(ports.certificate)
         self._router = Router(
             handlers={
@@ -131,6 +135,8 @@ class ApiServer:
             is_voter=ports.is_voter,
             on_lan=ports.on_lan,
             forward_join=peers.join,
+            node_calls=self._node_calls,
+            receptions=receptions,
             on_broken=ports.on_broken,
         )
         self._intake = Intake(
@@ -138,19 +144,26 @@ class ApiServer:
             bulky=[name for name, route in ROUTES.items() if route.bulky],
             uploads=[name for name, route in ROUTES.items() if route.shape is Shape.UPLOAD],
             prove=self._router.prove,
-            is_peer=self._is_peer,
+            member_of=self._member_of,
+            is_voter=ports.is_voter,
+            node_calls=self._node_calls,
+            receptions=receptions,
         )
         self._servers: list[grpc.aio.Server] = []
         self._health: list[Any] = []
         self.api_address = ""
         self.peer_address = ""
 
-    def _is_peer(self, context: Context) -> bool:
+    def _member_of(self, context: Context) -> NodeId | None:
+        """The proven member that makes a call."""
         ticket = value_of(context.invocation_metadata(), PEER_TICKET)
+        if not ticket:
+            return None
         try:
-            return bool(ticket) and self._admits(self._tickets.holder(ticket))
+            holder = self._tickets.holder(ticket)
         except HiveError:
-            return False
+            return None
+        return holder if self._admits(holder) else None
 
     def _check_peer(self, ticket: str, hive_id: str) -> NodeId:
         """The member of this hive that forwards a call."""
@@ -219,8 +232,9 @@ class ApiServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
     def cut_off(self, node: NodeId) -> None:
-        """Ends all calls and streams of a node that is not trusted any more."""
-        self._peer_server.cut_off(node)
+        """Ends all calls and streams of a node that is not trusted any more, those of its users among them."""
+        self._tickets.revoke(node)
+        self._node_calls.end(node)
 
     async def stop(self, deadline_s: float) -> None:
         """Takes no more calls, lets those under way end for `deadline_s`, and closes."""

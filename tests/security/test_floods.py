@@ -20,7 +20,9 @@ import pytest
 
 from hivenode.config import split_address
 from hivenode.pb import hive_pb2
+from hivenode.transport.peer_link import Connection
 from tests.e2e.user import HIVE, MASTER, USERS, User
+from tests.security.test_rogue import Rogue
 from tests.support.daemons import Daemon, hive, wait_for
 
 MEMORY_BYTES_MAX = 1_536 << 20
@@ -108,6 +110,58 @@ def test_large_uploads_of_one_user_have_a_bound_and_leave_nothing(daemon: Daemon
         assert ended["RESOURCE_EXHAUSTED"] >= 1
         assert user.balance() > 0
     wait_for("an empty spool", lambda: _spool_is_empty(daemon))
+
+
+def test_large_pieces_of_one_users_uploads_have_a_bound(daemon: Daemon) -> None:
+    attacker, user = User.new(daemon), User.new(daemon)
+    piece = b"\x12" + b"\x80\x80\x80\x32" + bytes(BODY_BYTES)
+    ended: Counter[str] = Counter()
+
+    async def upload(channel: grpc.aio.Channel) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield piece
+
+        call: Any = channel.stream_unary(f"{HIVE}UploadTaskStream")
+        try:
+            await call(pieces(), metadata=(("authorization", f"Bearer {attacker.token}"),), timeout=ATTACK_CALL_S)
+        except grpc.aio.AioRpcError as error:
+            ended[error.code().name] += 1
+
+    async def attack() -> None:
+        async with _channel(daemon) as channel:
+            await asyncio.gather(*(upload(channel) for _ in range(24)))
+
+    with memory_watched(daemon):
+        asyncio.run(attack())
+        assert user.balance() > 0
+    assert ended.keys() <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+    assert ended.total() == 24
+
+
+def test_large_requests_of_a_worker_have_a_bound(daemon: Daemon) -> None:
+    user = User.new(daemon)
+    body = b"\x12" + b"\x80\x80\x80\x32" + bytes(BODY_BYTES)
+    ended: Counter[str] = Counter()
+
+    async def one(connection: Connection) -> None:
+        call: Any = connection.channel.unary_unary(f"{USERS}Login")
+        try:
+            await call(body, metadata=connection.metadata, timeout=ATTACK_CALL_S)
+        except grpc.aio.AioRpcError as error:
+            ended[error.code().name] += 1
+
+    async def attack() -> None:
+        rogue = Rogue(daemon.status().hive_id)
+        await rogue.join(daemon)
+        connection = await rogue.connection(daemon)
+        await asyncio.gather(*(one(connection) for _ in range(24)))
+        await rogue.peers.aclose()
+
+    with memory_watched(daemon):
+        asyncio.run(attack())
+        assert user.balance() > 0
+    assert ended.keys() <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+    assert ended.total() == 24
 
 
 def test_silent_connections_are_closed_and_hold_up_nobody(daemon: Daemon) -> None:

@@ -12,10 +12,13 @@ after a look at who calls and what the method can need.
 | of a peer's stream | a proven member (`peer_service.py`) | `MESSAGE_BYTES_MAX` a frame | |
 
 Rules
-- Few requests are read at once, by turns (`turns.py`); a proven peer's need none, for it has read them by turns itself.
+- Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). A member with voter right
+  has read its users' so itself, and waits for neither.
 - What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
   may have half of it.
-- One connection, and one address, has so many calls under way and no more. A proven peer speaks for many, and is exempt.
+- One connection, and one network, has so many calls under way and no more, and all that are no members together leave room for
+  the members. A proven member speaks for many, and has a bound of its own (`node_calls.py`).
+- Nobody may wait for the health to change: such a call never ends, and costs its caller nothing.
 - A caller who does not read its answers is cut off.
 """
 
@@ -27,17 +30,21 @@ import inspect
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
-from hivenode.transport.channels import MESSAGE_BYTES_MAX
+from hivenode.runtime.rate_limit import origin_key
+from hivenode.transport.channels import CALLS_MAX, MESSAGE_BYTES_MAX
 from hivenode.transport.interceptors.calls import Context, origin_of, refuse
 from hivenode.transport.interceptors.turns import Turns, overloaded
+from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_link import SERVICE
+from hivenode.transport.receptions import Receptions
 from hivenode.transport.statuses import MalformedError
 
 SMALL_BYTES_MAX: Final = 4 << 20
@@ -61,7 +68,11 @@ WRITE_STALL_S: Final = 60.0
 CONNECTION_CALLS_MAX: Final = 256
 """Calls under way on one connection that is no peer's: a program with as many threads waits for its own answers."""
 ADDRESS_CALLS_MAX: Final = 1_024
-"""Of one address, a quarter of all; all programs of one machine share it."""
+"""Of one address, or one /64 of IPv6, a quarter of all; all programs of one machine share it."""
+STRANGERS_CALLS_MAX: Final = CALLS_MAX * 3 // 4
+"""Of all that are no members: the rest is kept for these, or a stranger with many addresses would stop the hive."""
+_HEALTH_WATCH: Final = "/grpc.health.v1.Health/Watch"
+_STRANGERS: Final = "all strangers"
 
 _TRIM: Final[Any] = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Of glibc alone; elsewhere there is nothing to do."""
@@ -78,7 +89,10 @@ class Intake(grpc.aio.ServerInterceptor):
         bulky: the methods whose answers, each one message, may have it.
         uploads: the methods of users that are streams of requests.
         prove: who calls, for these two.
-        is_peer: whether a call comes from a proven member.
+        member_of: the proven member that makes a call; None for everybody else.
+        is_voter: whether a member has voter right.
+        node_calls: counts the members' calls.
+        receptions: places for streams of large pieces.
     """
 
     def __init__(
@@ -88,14 +102,20 @@ class Intake(grpc.aio.ServerInterceptor):
         bulky: Collection[str],
         uploads: Collection[str],
         prove: Prove,
-        is_peer: Callable[[Context], bool],
+        member_of: Callable[[Context], NodeId | None],
+        is_voter: Callable[[NodeId], bool],
+        node_calls: NodeCalls,
+        receptions: Receptions,
     ) -> None:
         self._large = frozenset(large)
         self._bulky = frozenset(bulky)
         self._making_bulky = asyncio.Semaphore(BULKY_AT_ONCE_MAX)
         self._uploads = frozenset(uploads)
         self._prove = prove
-        self._is_peer = is_peer
+        self._member_of = member_of
+        self._is_voter = is_voter
+        self._node_calls = node_calls
+        self._receptions = receptions
         self._handlers: dict[str, Any] = {}
         self._calls: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
@@ -105,6 +125,8 @@ class Intake(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = str(handler_call_details.method)
+        if method == _HEALTH_WATCH:
+            return None
         known = self._handlers.get(method)
         if known is None:
             handler = await continuation(handler_call_details)
@@ -169,11 +191,18 @@ class Intake(grpc.aio.ServerInterceptor):
         async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
                 with self._share_of_calls(context):
-                    await self._prove(context)
-                    async with aclosing(_pieces(context)) as pieces:
+                    user = await self._prove(context)
+                    async with AsyncExitStack() as stack:
+                        if not self._is_from_voter(context):
+                            client = f"user:{user}" if user else origin_of(context.peer())
+                            await stack.enter_async_context(self._receptions.place(client))
+                        pieces = await stack.enter_async_context(aclosing(_pieces(context)))
                         return await handler.stream_unary(pieces, context)
             except HiveError as error:
                 await refuse(context, error)
+            except BaseException as error:
+                await self._refuse_ended(context, error)
+                raise
 
         return answer
 
@@ -196,6 +225,9 @@ class Intake(grpc.aio.ServerInterceptor):
                             await write(context, message)
             except HiveError as error:
                 await refuse(context, error)
+            except BaseException as error:
+                await self._refuse_ended(context, error)
+                raise
 
         return answer
 
@@ -222,22 +254,31 @@ class Intake(grpc.aio.ServerInterceptor):
         except BaseException as error:
             data = request = None
             _let_go(error)
+            await self._refuse_ended(context, error)
             raise
+
+    async def _refuse_ended(self, context: Context, error: BaseException) -> None:
+        """Tells the caller, when the call was broken off with the membership of the node that brought it."""
+        if (refusal := self._node_calls.refusal(error)) is not None:
+            await refuse(context, refusal)
 
     # --- shares --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _share_of_calls(self, context: Context) -> Iterator[None]:
         """Counts a call of a client. Raises OVERLOADED."""
-        if self._is_peer(context):
+        if (member := self._member_of(context)) is not None:
+            self._node_calls.note(member)
             yield
             return
         peer = context.peer()
-        bounds = ((peer, CONNECTION_CALLS_MAX), (origin_of(peer), ADDRESS_CALLS_MAX))
+        network = origin_key(origin_of(peer))
+        bounds = ((peer, CONNECTION_CALLS_MAX), (network, ADDRESS_CALLS_MAX), (_STRANGERS, STRANGERS_CALLS_MAX))
         for key, most in bounds:
             if self._calls[key] >= most:
+                whose = "strangers" if key == _STRANGERS else "this client"
                 raise HiveError(
-                    Code.OVERLOADED, f"{most} calls of this client are under way: wait for some to end, then try again"
+                    Code.OVERLOADED, f"{most} calls of {whose} are under way: wait for some to end, then try again"
                 )
         for key, _ in bounds:
             self._calls[key] += 1
@@ -246,6 +287,10 @@ class Intake(grpc.aio.ServerInterceptor):
         finally:
             for key, _ in bounds:
                 _take_off(self._calls, key, 1)
+
+    def _is_from_voter(self, context: Context) -> bool:
+        member = self._member_of(context)
+        return member is not None and self._is_voter(member)
 
     @contextmanager
     def _share_of_memory(self, client: str, size_bytes: int) -> Iterator[None]:
@@ -273,7 +318,7 @@ class Intake(grpc.aio.ServerInterceptor):
 
     async def _read(self, context: Context, client: str, *, known: bool, large: bool) -> bytes | None:
         """The next request of a call, as bytes; None when there is none. Raises OVERLOADED, INVALID_ARGUMENT."""
-        if self._is_peer(context):
+        if self._is_from_voter(context):
             data: Any = await context.read()
         else:
             data = await self._turns.read(
@@ -317,9 +362,11 @@ async def _pieces(context: Context) -> AsyncGenerator[Any, None]:
             ) from None
         if piece is grpc.aio.EOF:
             return
-        if len(piece) > PIECE_BYTES_MAX:
-            raise MalformedError(f"a piece of an upload may have {PIECE_BYTES_MAX} bytes; this one has {len(piece)}")
-        moved_bytes += len(piece)
+        size_bytes = len(piece)
+        if size_bytes > PIECE_BYTES_MAX:
+            del piece  # Or the refusal would keep it, as long as it lives itself.
+            raise MalformedError(f"a piece of an upload may have {PIECE_BYTES_MAX} bytes; this one has {size_bytes}")
+        moved_bytes += size_bytes
         if moved_bytes >= STALL_BYTES:
             ends, moved_bytes = loop.time() + STALL_S, 0
         yield piece

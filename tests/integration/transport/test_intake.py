@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from hivenode.errors import Code, HiveError
 from hivenode.pb import nodepool_pb2
 from hivenode.transport.channels import API_STREAMS_MAX
+from hivenode.transport.interceptors import intake
 from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
+from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX, Receptions
 from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, nodes, stored
@@ -75,7 +79,6 @@ async def test_a_piece_of_an_upload_has_a_bound(client: Client) -> None:
 async def test_health_and_reflection_take_small_requests_alone(client: Client) -> None:
     for make, method in (
         (client.channel.unary_unary, "/grpc.health.v1.Health/Check"),
-        (client.channel.unary_unary, "/grpc.health.v1.Health/Watch"),
         (client.channel.unary_unary, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -138,6 +141,56 @@ async def test_one_connection_from_another_machine_with_too_many_calls_is_refuse
     answer, _ = await remote.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
     assert answer.success
     await remote.channel.close()
+
+
+async def test_nobody_may_wait_for_the_health_to_change(client: Client) -> None:
+    watch: Any = client.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=ANSWER_S)
+    assert await watch.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_strangers_together_leave_room_for_members(
+    node: Node, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STRANGERS_CALLS_MAX", 3)
+    token = await client.log_in()
+    async with nodes(2, world) as (member, callee):
+        connection = await member.peers.link_to(callee.address).connect(ANSWER_S)
+        world.gate = asyncio.Event()
+        strangers = [Client(callee.server.api_address) for _ in range(3)]
+        calls = [call for each in strangers for call in _held(each, token, 1)]
+        await _entered(world, 3)
+        one_more = Client(callee.server.api_address)
+        error = await one_more.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
+        metadata = (*connection.metadata, ("authorization", f"Bearer {token}"))
+        balance: Any = connection.channel.unary_unary("/nodepool.UserService/GetBalance")
+        assert await balance(b"", metadata=metadata, timeout=ANSWER_S)
+        world.gate.set()
+        await asyncio.gather(*calls)
+        for each in (*strangers, one_more):
+            await each.channel.close()
+
+
+async def test_a_stream_of_large_pieces_waits_for_a_place_and_for_no_longer_than_it_has_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    receptions = Receptions()
+    async with AsyncExitStack() as others:
+        for number in range(PLACES_MAX - CLIENT_PLACES_MAX):
+            await others.enter_async_context(receptions.place(f"other{number}"))
+        async with AsyncExitStack() as mine:
+            for _ in range(CLIENT_PLACES_MAX):
+                await mine.enter_async_context(receptions.place("me"))
+            monkeypatch.setattr("hivenode.transport.receptions.PATIENCE_S", 0.05)
+            for client in ("me", "another"):
+                with pytest.raises(HiveError) as refused:
+                    await others.enter_async_context(receptions.place(client))
+                assert refused.value.code is Code.OVERLOADED
+            monkeypatch.setattr("hivenode.transport.receptions.PATIENCE_S", ANSWER_S)
+            waits = asyncio.create_task(others.enter_async_context(receptions.place("another")))
+            await asyncio.sleep(0)
+            assert not waits.done()
+        await waits
 
 
 async def test_requests_that_never_come_hold_up_nobody(node: Node, client: Client) -> None:

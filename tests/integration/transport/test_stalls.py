@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -12,13 +13,14 @@ import pytest
 from hivenode.consensus import AppendRequest, Entry, MemberId
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
-from hivenode.pb import hive_pb2
-from hivenode.transport import message_stream, peer_service
+from hivenode.pb import hive_pb2, nodepool_pb2
+from hivenode.transport import message_stream, node_calls, peer_service
 from hivenode.transport.interceptors import intake
 from hivenode.transport.interceptors.calls import refuse
 from hivenode.transport.peer_link import SERVICE, Connection
 from hivenode.transport.statuses import code_in
-from tests.integration.transport.parts import DEADLINE_S, Node, nodes
+from tests.integration.transport.client import Client
+from tests.integration.transport.parts import DEADLINE_S, Node, World, nodes, stored
 
 STALL_S = 0.3
 """Instead of a minute."""
@@ -42,20 +44,26 @@ async def _read_all(call: Any) -> None:
 
 async def _lets_go(callee: Node) -> None:
     """Nothing of the calls is left."""
-    under_way = [task for tasks in callee.server._peer_server._under_way.values() for task in tasks]
+    under_way = [task for tasks in callee.server._node_calls._under_way.values() for task in tasks]
     async with asyncio.timeout(DEADLINE_S):
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def test_who_takes_no_piece_of_a_blob_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "WRITE_STALL_S", STALL_S)
+def _refusals(monkeypatch: pytest.MonkeyPatch, where: str) -> asyncio.Event:
+    """Set when a call is refused there."""
     refused = asyncio.Event()
 
     async def noted(context: Any, error: HiveError) -> NoReturn:
         refused.set()
         await refuse(context, error)
 
-    monkeypatch.setattr("hivenode.transport.peer_service.refuse", noted)
+    monkeypatch.setattr(where, noted)
+    return refused
+
+
+async def test_who_takes_no_piece_of_a_blob_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "WRITE_STALL_S", STALL_S)
+    refused = _refusals(monkeypatch, "hivenode.transport.peer_service.refuse")
     async with nodes(2) as (a, b):
         data = bytes(64 << 20)
         name = hashlib.sha256(data).hexdigest()
@@ -88,7 +96,7 @@ async def test_who_brings_no_piece_of_a_blob_is_cut_off(monkeypatch: pytest.Monk
 
 
 async def test_a_node_has_only_so_many_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_service, "NODE_CALLS_MAX", 3)
+    monkeypatch.setattr(node_calls, "VOTER_CALLS_MAX", 3)
     async with nodes(3) as (a, b, c):
         connection = await _connection(a, b)
         streams: list[Any] = []
@@ -131,3 +139,41 @@ async def test_a_peer_that_takes_no_message_is_given_up_and_dialled_anew(monkeyp
             while b.ports.received.empty():
                 a.peers.send(b.id, message)
                 await asyncio.sleep(0.01)
+
+
+async def test_a_node_that_is_cut_off_loses_the_calls_that_it_brought_for_others() -> None:
+    world = World()
+    async with nodes(2, world) as (leader, worker):
+        user = Client(leader.server.api_address)
+        token = await user.log_in()
+        connection = await _connection(worker, leader)
+        world.gate = asyncio.Event()
+        world.entered.clear()
+        request = nodepool_pb2.TransferRequest(receiver_username="testuser", amount=1).SerializeToString()
+        transfer: Any = connection.channel.unary_unary("/nodepool.UserService/Transfer")
+        call = transfer(request, metadata=(*connection.metadata, ("authorization", f"Bearer {token}")))
+        async with asyncio.timeout(DEADLINE_S):
+            await world.entered.wait()
+            leader.server.cut_off(worker.id)
+            assert await call.code() is not grpc.StatusCode.OK
+        await user.channel.close()
+
+
+async def test_who_takes_nothing_of_a_result_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(intake, "WRITE_STALL_S", STALL_S)
+    refused = _refusals(monkeypatch, "hivenode.transport.router.refuse")
+    world = World()
+    async with nodes(1, world) as (only,):
+        user = Client(only.server.api_address)
+        token = await user.log_in()
+        world.result = stored(tmp_path / "result", 64 << 20)
+        call: Any = user.method("DownloadResult")(
+            hive_pb2.DownloadResultRequest(task_id="t1"), metadata=[("authorization", f"Bearer {token}")]
+        )
+        assert await call.read() is not grpc.aio.EOF
+        async with asyncio.timeout(DEADLINE_S):
+            await refused.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _read_all(call)
+        assert code_in(tuple(caught.value.trailing_metadata() or ())) is Code.OVERLOADED
+        await user.channel.close()
