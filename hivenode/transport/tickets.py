@@ -16,6 +16,9 @@ CHALLENGE_LIFETIME_MS: Final = 30_000
 """Prove follows Challenge at once; half a minute covers a machine that swaps."""
 TICKETS_MAX: Final = 4_096
 """Several for each node of a large hive; who loses one proves itself again unasked."""
+TICKETS_PER_NODE_MAX: Final = 8
+"""A node uses one for each life of its daemon, and a few while connections break and calls race. Anybody can make a key and
+prove it, so what one key holds must not push out the tickets of others."""
 TICKET_LIFETIME_MS: Final = 3_600_000
 """A ticket that leaked is worth an hour; a new one costs one round trip."""
 TICKET_BYTES: Final = 32
@@ -49,6 +52,7 @@ class Tickets:
         self._now_ms = now_ms
         self._challenges: OrderedDict[bytes, OpenChallenge] = OrderedDict()
         self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
+        self._tickets_of: dict[NodeId, list[str]] = {}
 
     def open_challenge(self, caller: NodeId, public_key: bytes) -> bytes:
         """A nonce for the caller to sign once."""
@@ -68,17 +72,21 @@ class Tickets:
         return found
 
     def give(self, caller: NodeId) -> str:
-        """A ticket for a caller that has proven itself."""
+        """A ticket for a caller that has proven itself; its own oldest makes room, and only then the oldest of all."""
+        while len(own := self._tickets_of.get(caller, [])) >= TICKETS_PER_NODE_MAX:
+            self._end(caller, own[0])
         while len(self._tickets) >= TICKETS_MAX:
-            self._tickets.popitem(last=False)
+            oldest, given = next(iter(self._tickets.items()))
+            self._end(given.caller, oldest)
         ticket = secrets.token_urlsafe(TICKET_BYTES)
+        self._tickets_of.setdefault(caller, []).append(ticket)
         self._tickets[ticket] = _Ticket(caller=caller, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
         return ticket
 
     def revoke(self, caller: NodeId) -> None:
         """A node's tickets and challenges end."""
-        for ticket in [ticket for ticket, given in self._tickets.items() if given.caller == caller]:
-            del self._tickets[ticket]
+        for ticket in tuple(self._tickets_of.get(caller, ())):
+            self._end(caller, ticket)
         for nonce in [nonce for nonce, opened in self._challenges.items() if opened.caller == caller]:
             del self._challenges[nonce]
 
@@ -86,7 +94,8 @@ class Tickets:
         """Who holds a ticket. Raises PEER_REJECTED."""
         found = self._tickets.get(ticket)
         if found is None or found.expires_ms <= self._now_ms():
-            self._tickets.pop(ticket, None)
+            if found is not None:
+                self._end(found.caller, ticket)
             raise HiveError(Code.PEER_REJECTED, "the ticket is not known here: prove yourself again")
         return found.caller
 
@@ -99,3 +108,11 @@ class Tickets:
                 Code.WRONG_HIVE, f"this node is in hive {mine or 'none'}, the caller in {hive_id or 'none'}"
             )
         return caller
+
+    def _end(self, caller: NodeId, ticket: str) -> None:
+        """A ticket is good no more, and its place among its caller's is free."""
+        self._tickets.pop(ticket, None)
+        own = self._tickets_of[caller]
+        own.remove(ticket)
+        if not own:
+            del self._tickets_of[caller]

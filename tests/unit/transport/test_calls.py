@@ -11,7 +11,13 @@ from hivenode.runtime.ports import Standing
 from hivenode.transport.interceptors.calls import origin_of, refusal_in
 from hivenode.transport.routing import ROUTES, RouteKind
 from hivenode.transport.statuses import GRPC_STATUS, MalformedError
-from hivenode.transport.tickets import CHALLENGES_MAX, TICKET_LIFETIME_MS, TICKETS_MAX, Tickets
+from hivenode.transport.tickets import (
+    CHALLENGES_MAX,
+    TICKET_LIFETIME_MS,
+    TICKETS_MAX,
+    TICKETS_PER_NODE_MAX,
+    Tickets,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +93,31 @@ def test_a_challenge_counts_once_and_for_its_caller() -> None:
 def test_both_tables_are_bounded() -> None:
     tickets = Tickets(lambda: "h", _Clock().now)
     first_ticket, first_nonce = tickets.give(NodeId("a")), tickets.open_challenge(NodeId("a"), b"")
-    for _ in range(TICKETS_MAX):
-        tickets.give(NodeId("b"))
+    for number in range(TICKETS_MAX):
+        tickets.give(NodeId(f"b{number}"))
     for _ in range(CHALLENGES_MAX):
         tickets.open_challenge(NodeId("b"), b"")
     assert _rejected(tickets.holder, first_ticket) is Code.PEER_REJECTED
     assert _rejected(tickets.take_challenge, first_nonce, NodeId("a")) is Code.PEER_REJECTED
+
+
+def test_one_key_pushes_out_its_own_oldest_tickets_and_nobody_elses() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    of_member = tickets.give(NodeId("member"))
+    of_stranger = [tickets.give(NodeId("stranger")) for _ in range(TICKETS_MAX + TICKETS_PER_NODE_MAX)]
+    assert tickets.holder(of_member) == "member"
+    assert {tickets.holder(ticket) for ticket in of_stranger[-TICKETS_PER_NODE_MAX:]} == {"stranger"}
+    assert _rejected(tickets.holder, of_stranger[-TICKETS_PER_NODE_MAX - 1]) is Code.PEER_REJECTED
+
+
+def test_a_ticket_that_ended_frees_its_place() -> None:
+    clock = _Clock()
+    tickets = Tickets(lambda: "h", clock.now)
+    for _ in range(TICKETS_PER_NODE_MAX):
+        tickets.give(NodeId("a"))
+    tickets.revoke(NodeId("a"))
+    old = tickets.give(NodeId("a"))
+    clock.ms = TICKET_LIFETIME_MS
+    assert _rejected(tickets.holder, old) is Code.PEER_REJECTED
+    fresh = [tickets.give(NodeId("a")) for _ in range(TICKETS_PER_NODE_MAX)]
+    assert {tickets.holder(ticket) for ticket in fresh} == {"a"}
