@@ -133,7 +133,14 @@ class HiveAccounts:
         self._wrong_passwords.take(tries, self._agreement.now_ms())
         user = queries.user(self._agreement.view(), username)
         known_hash = None if user is None else user.password_hash
-        matched = await self._passwords.matches(password, known_hash, caller.deadline_s)
+        try:
+            matched = await self._passwords.matches(password, known_hash, caller.deadline_s)
+        except HiveError as error:
+            # Nobody was told whether it is right: else a stranger who fills the line would lock users out. A caller that hung
+            # up stays counted, or tries that are cut off in time would be guesses for nothing.
+            if error.code is Code.OVERLOADED:
+                self._wrong_passwords.give_back(tries)
+            raise
         if user is None or not matched:
             raise HiveError(Code.INVALID_PASSWORD, "wrong user name or password")
         self._wrong_passwords.give_back(tries)

@@ -217,6 +217,46 @@ async def test_many_tries_at_once_are_no_way_round_the_limit(hive: LocalAgreemen
     await accounts.aclose()
 
 
+async def test_a_try_that_found_the_line_full_is_not_counted(
+    hive: LocalAgreement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a stranger who fills the line has a right password counted as wrong, and its user locked out."""
+    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
+    await accounts.register("ann", "secret", "", call())
+    with monkeypatch.context() as full:
+        full.setattr("hivenode.runtime.passwords._WAITING_MAX", 0)
+        tries = [await code_of(accounts.login("ann", "secret", call())) for _ in range(4)]
+    assert tries == [Code.OVERLOADED] * 4
+    await accounts.login("ann", "secret", call())
+    tries = [await code_of(accounts.login("ann", "wrong", call())) for _ in range(3)]
+    assert tries == [Code.INVALID_PASSWORD, Code.INVALID_PASSWORD, Code.RATE_LIMITED]
+    await accounts.aclose()
+
+
+async def test_a_try_whose_caller_hung_up_is_counted(
+    hive: LocalAgreement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
+    await accounts.register("ann", "secret", "", call())
+    checking = asyncio.Event()
+
+    async def check(*_: object) -> bool:
+        checking.set()
+        await asyncio.Event().wait()
+        return False
+
+    with monkeypatch.context() as slow:
+        slow.setattr(PasswordHashing, "matches", check)
+        for _ in range(2):
+            checking.clear()
+            login = asyncio.create_task(accounts.login("ann", "wrong", call()))
+            await checking.wait()
+            login.cancel()
+            await asyncio.gather(login, return_exceptions=True)
+    assert await code_of(accounts.login("ann", "wrong", call())) is Code.RATE_LIMITED
+    await accounts.aclose()
+
+
 async def test_a_repeated_login_is_the_same_session(accounts: HiveAccounts, token: str) -> None:
     first = await accounts.authenticate(await accounts.login("ann", "secret", call("k")))
     again = await accounts.authenticate(await accounts.login("ann", "secret", call("k")))
