@@ -96,6 +96,9 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MIB: Final = 1 << 20
 _DAY_MS: Final = 24 * 3_600_000
 
+ADDRESSES_RETRY_S: Final = 10.0
+OPEN_FILES: Final = 16_384
+"""Both servers' connections four times over, where the system lets a process have so many."""
 GC_THRESHOLDS: Final = (20_000, 20, 50)
 """A call leaves no cycles behind, so looking for them after every 700 new objects, as Python does, costs 3 % of a busy leader."""
 THREAD_SWITCH_S: Final = 0.000_5
@@ -460,11 +463,17 @@ class Daemon:
 
     async def _watch_addresses(self) -> None:
         """Peers are told when the machine's addresses change, unless the owner fixed them."""
-        async for _ in watch():
-            addresses = self._own_addresses()
-            if addresses != self._local.addresses:
-                self._local.set_addresses(addresses)
-                self._life.record_changed()
+        while True:
+            try:
+                async for _ in watch():
+                    addresses = self._own_addresses()
+                    if addresses != self._local.addresses:
+                        self._local.set_addresses(addresses)
+                        self._life.record_changed()
+            except OSError as error:
+                # No more files may be open, say: that is no reason to stop, and it passes.
+                _log.warning("the machine's addresses cannot be looked at; it is tried again", reason=str(error))
+            await asyncio.sleep(ADDRESSES_RETRY_S)
 
     def _own_addresses(self) -> tuple[str, ...]:
         if self._config.advertise:
@@ -583,6 +592,17 @@ def _set_up_logging(config: Config) -> None:
     )
 
 
+def _allow_many_files() -> None:
+    """Connections are files, and the usual bound of 1,024 would be reached by one stranger's."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _spare_the_garbage_collector() -> None:
     """What stands after the start stays until the end, and is not looked through again and again."""
     gc.collect()
@@ -615,6 +635,7 @@ async def _lives(config: Config, folder: DataDirectory, identity: Identity, cert
 def run(config: Config) -> int:
     """Runs the daemon until it is told to stop; returns the exit code of the process."""
     _set_up_logging(config)
+    _allow_many_files()
     folder = DataDirectory(config.data_dir)
     try:
         folder.take()
@@ -638,7 +659,11 @@ def run(config: Config) -> int:
 
             loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(_lives(config, folder, identity, certificate))
+            code = runner.run(_lives(config, folder, identity, certificate))
+        # The loop's handlers went with it; a word to end that comes while the process ends must not kill it.
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)
+        return code
     except HiveError as error:
         sys.stderr.write(f"hivenode: {error.message}\n")
         return ExitCode.USAGE
