@@ -53,6 +53,7 @@ from hivenode.runtime.hive_end import Tombstones
 from hivenode.runtime.hive_life import HiveLife
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
+from hivenode.runtime.open_files import files_granted, raise_limit
 from hivenode.runtime.peer_host import LocalPeerHost
 from hivenode.runtime.ports import PeerAddress
 from hivenode.runtime.registry import NodeRegistry
@@ -65,6 +66,7 @@ from hivenode.storage.log_store import LogStore
 from hivenode.storage.snapshots import SnapshotFolder
 from hivenode.storage.space import DiskSpace
 from hivenode.storage.state_store import StateStore
+from hivenode.transport.channels import CONNECTIONS_MAX, connections_max
 from hivenode.transport.peer_link import Self
 from hivenode.transport.peers import GrpcPeers
 from hivenode.transport.servers import ApiServer, ServedPorts
@@ -96,9 +98,6 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MIB: Final = 1 << 20
 _DAY_MS: Final = 24 * 3_600_000
 
-ADDRESSES_RETRY_S: Final = 10.0
-OPEN_FILES: Final = 16_384
-"""Both servers' connections four times over, where the system lets a process have so many."""
 GC_THRESHOLDS: Final = (20_000, 20, 50)
 """A call leaves no cycles behind, so looking for them after every 700 new objects, as Python does, costs 3 % of a busy leader."""
 THREAD_SWITCH_S: Final = 0.000_5
@@ -222,6 +221,7 @@ class Daemon:
             insecure=config.insecure,
             ports=self._served(identity),
             peers=self._peers,
+            connections_max=connections_max(files_granted()),
         )
         self._peers.on_peer_connected = self._host.peer_connected
         self._peers.on_peer_unreached = self._local.forget_leader
@@ -463,26 +463,19 @@ class Daemon:
 
     async def _watch_addresses(self) -> None:
         """Peers are told when the machine's addresses change, unless the owner fixed them."""
-        while True:
-            try:
-                async for _ in watch():
-                    addresses = self._own_addresses()
-                    if addresses != self._local.addresses:
-                        self._local.set_addresses(addresses)
-                        self._life.record_changed()
-            except OSError as error:
-                # No more files may be open, say: that is no reason to stop, and it passes.
-                _log.warning("the machine's addresses cannot be looked at; it is tried again", reason=str(error))
-            await asyncio.sleep(ADDRESSES_RETRY_S)
+        async for found in watch():
+            addresses = self._own_addresses(found)
+            if addresses != self._local.addresses:
+                self._local.set_addresses(addresses)
+                self._life.record_changed()
 
-    def _own_addresses(self) -> tuple[str, ...]:
+    def _own_addresses(self, found: tuple[str, ...]) -> tuple[str, ...]:
         if self._config.advertise:
             return self._config.advertise
         host, port = split_address(self._server.peer_address)
         if host not in ("0.0.0.0", "::"):
             return (join_host_port(host, port),)
-        found = lan_addresses() or ("127.0.0.1",)
-        return tuple(join_host_port(address, port) for address in found)
+        return tuple(join_host_port(address, port) for address in found or ("127.0.0.1",))
 
     # --- start and stop --------------------------------------------------------------------------------------------
 
@@ -490,7 +483,7 @@ class Daemon:
         """Starts everything. Raises HiveError when a port cannot be had."""
         await self._claim_code.renew()
         await self._server.start()
-        self._local.set_addresses(self._own_addresses())
+        self._local.set_addresses(self._own_addresses(lan_addresses()))
         self._folder.publish(
             api_address=self._server.api_address,
             peer_address=self._server.peer_address,
@@ -592,17 +585,6 @@ def _set_up_logging(config: Config) -> None:
     )
 
 
-def _allow_many_files() -> None:
-    """Connections are files, and the usual bound of 1,024 would be reached by one stranger's."""
-    if sys.platform != "win32":
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _spare_the_garbage_collector() -> None:
     """What stands after the start stays until the end, and is not looked through again and again."""
     gc.collect()
@@ -635,7 +617,9 @@ async def _lives(config: Config, folder: DataDirectory, identity: Identity, cert
 def run(config: Config) -> int:
     """Runs the daemon until it is told to stop; returns the exit code of the process."""
     _set_up_logging(config)
-    _allow_many_files()
+    raise_limit()
+    if (taken := connections_max(files_granted())) < CONNECTIONS_MAX:
+        _log.info("few files may be open, so fewer connections are taken", files=files_granted(), connections=taken)
     folder = DataDirectory(config.data_dir)
     try:
         folder.take()

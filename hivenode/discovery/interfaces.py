@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 import ifaddr
+import structlog
 
 EXCLUDED_PREFIXES: Final = ("docker", "br-", "veth", "virbr", "cni", "wg")
 """Bridges of containers and virtual machines, and tunnels: what is announced there never reaches another machine's LAN, or
@@ -16,6 +17,8 @@ ADDRESSES_MAX: Final = 16
 """Addresses of one machine that are told to others, and on which mDNS listens."""
 WATCH_INTERVAL_S: Final = 5.0
 """A cable or a Wi-Fi that comes is noticed within this; asking the kernel takes less than a millisecond."""
+
+_log = structlog.get_logger(__name__)
 
 
 def lan_addresses(exclude: Sequence[str] = EXCLUDED_PREFIXES) -> tuple[str, ...]:
@@ -68,11 +71,22 @@ def is_on_lan(address: str, exclude: Sequence[str] = EXCLUDED_PREFIXES) -> bool:
 async def watch(
     exclude: Sequence[str] = EXCLUDED_PREFIXES, *, interval_s: float = WATCH_INTERVAL_S
 ) -> AsyncIterator[tuple[str, ...]]:
-    """The addresses now, and again whenever they have changed; ends when its consumer does."""
+    """The addresses now, and again whenever they have changed; ends when its consumer does.
+
+    A machine that cannot say them, since it is out of files or memory, is asked again later: they hardly changed meanwhile.
+    """
     before: tuple[str, ...] | None = None
+    told = False
     while True:
-        addresses = lan_addresses(exclude)
-        if addresses != before:
-            before = addresses
-            yield addresses
+        try:
+            addresses = lan_addresses(exclude)
+        except OSError as error:
+            if not told:
+                told = True
+                _log.warning("the machine's addresses cannot be read for now", error=str(error))
+        else:
+            told = False
+            if addresses != before:
+                before = addresses
+                yield addresses
         await asyncio.sleep(interval_s)

@@ -184,7 +184,11 @@ class MdnsFinder:
     def _wanted(self) -> tuple[str, ...]:
         if self._fixed is not None:
             return self._fixed
-        return tuple(address for address in lan_addresses() if ":" not in address)
+        try:
+            return tuple(address for address in lan_addresses() if ":" not in address)
+        except OSError:
+            # The machine is out of files or memory: what is in use stays, and the next look is soon.
+            return self._using
 
     async def _begin(self) -> None:
         self._zeroconf = AsyncZeroconf(interfaces=list(self._using), ip_version=IPVersion.V4Only)

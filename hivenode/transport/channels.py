@@ -20,7 +20,12 @@ program: gRPC takes the calls of all connections out of one row, and whoever cou
 PEER_STREAMS_MAX: Final = 1_024
 """The same of a connection from another machine, which may bring the calls of all its users."""
 CONNECTIONS_MAX: Final = 1_024
-"""A thousand programs and some hundred peers; more would be a fault or an attack."""
+"""To one server: a thousand programs and some hundred peers; more would be a fault or an attack."""
+FILES_RESERVE: Final = 256
+"""Open files that are no connections of peers and programs: stores, blobs, sandboxes, the engine, discovery; an idle daemon has
+some 35."""
+_CONNECTION_KINDS: Final = 3
+"""From programs, from peers, and to peers: each has an equal share of the files, so none takes the others' nor the reserve."""
 WINDOW_BYTES: Final = 1 << 20
 """That may be on its way in a call before it is asked for; 20 MB/s at a round trip of 50 ms."""
 CALLS_MAX: Final = 4_096
@@ -60,7 +65,6 @@ SERVER_OPTIONS: Final[_Options] = (
     ("grpc.so_reuseport", 0),
     # It would reset some of the streams that the two bounds above allow, and clients would take that for UNAVAILABLE.
     ("grpc.http.overload_protection", 0),
-    ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
@@ -73,6 +77,12 @@ SERVER_OPTIONS: Final[_Options] = (
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", PING_INTERVAL_MS),
 )
+
+
+def connections_max(files: int) -> int:
+    """How many connections one server takes when the process may have so many files open."""
+    reserve = min(FILES_RESERVE, files // 2)
+    return max(1, min(CONNECTIONS_MAX, (files - reserve) // _CONNECTION_KINDS))
 
 
 def open_channel(address: str, der: bytes) -> grpc.aio.Channel:

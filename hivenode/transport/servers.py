@@ -33,7 +33,7 @@ from hivenode.runtime.ports import (
     TaskRunner,
     Tasks,
 )
-from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
+from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, CONNECTIONS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
 from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
@@ -98,12 +98,23 @@ class ApiServer:
     Args:
         listen: `host:port` of the plain-text API; off loopback only with `insecure`.
         peer_listen: `host:port` of the peer port. Port 0 takes a free one in both.
+        connections_max: how many connections each of the two takes.
     """
 
-    def __init__(self, *, listen: str, peer_listen: str, insecure: bool, ports: ServedPorts, peers: GrpcPeers) -> None:
+    def __init__(
+        self,
+        *,
+        listen: str,
+        peer_listen: str,
+        insecure: bool,
+        ports: ServedPorts,
+        peers: GrpcPeers,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
         self._listen = listen
         self._peer_listen = peer_listen
         self._insecure = insecure
+        self._connections_max = connections_max
         tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms)
         self._admits = ports.admits
         self._node_calls = NodeCalls(ports.is_voter)
@@ -207,7 +218,11 @@ class ApiServer:
         credentials: grpc.ServerCredentials | None,
     ) -> str:
         streams_max = API_STREAMS_MAX if credentials is None else PEER_STREAMS_MAX
-        options = (*SERVER_OPTIONS, ("grpc.max_concurrent_streams", streams_max))
+        options = (
+            *SERVER_OPTIONS,
+            ("grpc.max_concurrent_streams", streams_max),
+            ("grpc.max_allowed_incoming_connections", self._connections_max),
+        )
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
         server.add_generic_rpc_handlers(tuple(handlers))
         servicer = health.aio.HealthServicer()
