@@ -90,6 +90,7 @@ WRITER_OVER_S: Final = STOP_DEADLINE_S - 0.4
 """The write under way; the rest is for the process itself to end."""
 CALLS_GRACE_S: Final = 2.0
 """Calls under way may end; a write that was acknowledged is on disk already."""
+END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LEFT_FILE: Final = "left.json"
 LOCK_FILE: Final = "daemon.lock"
 DAEMON_FILE: Final = "daemon.json"
@@ -189,6 +190,29 @@ class DataDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+class Signals:
+    """Whether SIGTERM or SIGINT asked for the end: of the process, not of the life it came in, since between two lives there is
+    nobody else to hear it."""
+
+    def __init__(self) -> None:
+        self.end_asked = False
+        self._life: Daemon | None = None
+        loop = asyncio.get_running_loop()
+        for name in END_SIGNALS:
+            loop.add_signal_handler(name, self._ask)
+
+    def tell(self, life: Daemon) -> None:
+        """From now on `life` is told, at once when the end was asked for before it began."""
+        self._life = life
+        if self.end_asked:
+            life.end()
+
+    def _ask(self) -> None:
+        self.end_asked = True
+        if self._life is not None:
+            self._life.end()
 
 
 class Daemon:
@@ -524,11 +548,12 @@ class Daemon:
             await bootstrap.aclose()
 
     async def wait(self) -> ExitCode:
-        """Returns when a part asks for the end, or a signal came."""
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._supervisor.end, ExitCode.STOPPED)
+        """Returns when a part asks for the end, or `end` was called."""
         return await self._supervisor.wait()
+
+    def end(self) -> None:
+        """Asks this life to end in order; one that is still starting ends as soon as it has started."""
+        self._supervisor.end(ExitCode.STOPPED)
 
     async def stop(self) -> None:
         """Stops in order; what takes longer than its share is cut off, since everything acknowledged is on disk."""
@@ -593,6 +618,7 @@ def _spare_the_garbage_collector() -> None:
 
 
 async def _lives(config: Config, folder: DataDirectory, identity: Identity, certificate: Certificate) -> ExitCode:
+    signals = Signals()
     while True:
         errand = Errand(folder.path)
         if not errand.is_set_aside:
@@ -600,6 +626,7 @@ async def _lives(config: Config, folder: DataDirectory, identity: Identity, cert
                 _log.warning("what this node had of its hive is kept", folder=str(backup))
             errand.set_aside()
         daemon = Daemon(config, folder, identity, certificate, errand)
+        signals.tell(daemon)
         try:
             await daemon.start()
             _spare_the_garbage_collector()
@@ -612,6 +639,8 @@ async def _lives(config: Config, folder: DataDirectory, identity: Identity, cert
             folder.empty_hive()
         elif (backup := folder.set_hive_aside()) is not None:
             _log.warning("what this node had of its hive is kept", folder=str(backup))
+        if signals.end_asked:
+            return code
 
 
 def run(config: Config) -> int:
@@ -643,13 +672,12 @@ def run(config: Config) -> int:
 
             loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            code = runner.run(_lives(config, folder, identity, certificate))
-        # The loop's handlers went with it; a word to end that comes while the process ends must not kill it.
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, signal.SIG_IGN)
-        return code
+            return runner.run(_lives(config, folder, identity, certificate))
     except HiveError as error:
         sys.stderr.write(f"hivenode: {error.message}\n")
         return ExitCode.USAGE
     finally:
+        # The loop's handlers went with it; a word to end that comes while the process ends, however it does, must not kill it.
+        for name in END_SIGNALS:
+            signal.signal(name, signal.SIG_IGN)
         folder.release()

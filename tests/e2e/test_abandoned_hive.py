@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.user import User
 from tests.support.daemons import ANSWER_DEADLINE_S, ROOT, Daemon, Hive, hive, wait_for
 
 GRANT_CPT = 1000
 APART = ("--no-mdns", "--executor", "none")
+GOES = "this node goes to another hive"
+KEPT = "what this node had of its hive is kept"
 
 
 def join(daemon: Daemon, *arguments: str, words: str = "") -> subprocess.CompletedProcess[str]:
@@ -97,3 +102,35 @@ def test_a_leader_that_goes_leaves_its_hive_in_order(tmp_path: Path) -> None:
             assert ben.balance() == GRANT_CPT
         finally:
             leader.close()
+
+
+def says(daemon: Daemon, words: str) -> None:
+    """Waits for words in the log, and looks so often that what follows them is not over yet."""
+    deadline = time.monotonic() + ANSWER_DEADLINE_S
+    while words not in daemon.log_path.read_text():
+        assert time.monotonic() < deadline, daemon.log_tail()
+        time.sleep(0.000_5)
+
+
+@pytest.mark.parametrize("words", [GOES, KEPT])
+def test_a_daemon_that_is_told_to_end_while_it_begins_anew_ends(tmp_path: Path, words: str) -> None:
+    with hive(folder(tmp_path / "target"), 1, *APART) as target, hive(folder(tmp_path / "old"), 1, *APART) as old:
+        User.new(old[0])
+        argv = ["cluster", "join", "--data-dir", str(old[0].data_dir), "--abandon", "--yes", target[0].peer_address]
+        # Its own answer may be that the daemon is gone.
+        asks = subprocess.Popen(
+            [sys.executable, "-m", "hivenode", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=old[0].environment,
+        )
+        try:
+            says(old[0], words)
+            assert old[0].stop() == 0
+        finally:
+            asks.kill()
+            asks.wait(ANSWER_DEADLINE_S)
+        # The old hive is out of the way whenever the word came.
+        assert [path.name for path in old[0].data_dir.glob("hive-before-*/log")] == ["log"]

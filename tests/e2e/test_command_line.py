@@ -326,6 +326,16 @@ def test_signal_stops_a_busy_daemon_in_time(tmp_path: Path, number: signal.Signa
         assert person.says("task", "stop", "t").code == DONE
 
 
+def test_no_signal_kills_a_daemon_that_ends_in_order(tmp_path: Path) -> None:
+    with hive(tmp_path, 1, "--no-mdns", "--executor", "none") as one:
+        # Again and again until it is gone: the last moments, after the event loop, are as safe as the first.
+        one[0].answer()
+        while one[0].alive:
+            one[0].signal(signal.SIGTERM)
+            time.sleep(0.000_2)
+        assert one[0].ended() == 0
+
+
 COUNTS = """
 import time
 for n in range(40):
