@@ -37,6 +37,8 @@ DEADLINE_S = 20.0
 BOUNDS = CompactionBounds(entries_max=200, entries_kept=50)
 DIGEST_EVERY = 64
 ELECTION_TIMEOUT_MS = (600, 1_200)
+PATIENT_MS = (5_000, 10_000)
+"""No election within a test and no leader that steps down, so that only what is asked about decides."""
 
 
 class Member:
@@ -216,6 +218,18 @@ async def leader_of(members: list[Member]) -> Member:
                 if member.id in member.network and member.replica.leads:
                     return member
             await asyncio.sleep(0.01)
+
+
+def others(members: list[Member], leader: Member) -> list[Member]:
+    return [member for member in members if member is not leader]
+
+
+async def at_rest(members: list[Member]) -> Member:
+    """Waits until all have applied all there is, and returns the leader."""
+    leader = await leader_of(members)
+    await until(lambda: {member.log.last_index() for member in members} == {leader.replica.applied_index})
+    await until(lambda: {member.replica.applied_index for member in members} == {leader.log.last_index()})
+    return leader
 
 
 async def register(member: Member, name: str, deadline_s: float = DEADLINE_S) -> Reply:

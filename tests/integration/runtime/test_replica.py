@@ -12,7 +12,18 @@ from hivenode.errors import Code, HiveError
 from hivenode.pool import queries
 from hivenode.pool.commands import OpenSession, RegisterUser, Transfer
 from hivenode.pool.events import StateReplaced
-from tests.support.replicas import DEADLINE_S, Member, leader_of, propose, register, three, until
+from tests.support.replicas import (
+    DEADLINE_S,
+    PATIENT_MS,
+    Member,
+    at_rest,
+    leader_of,
+    others,
+    propose,
+    register,
+    three,
+    until,
+)
 
 
 async def test_three_members_agree_and_a_follower_reads_what_was_acknowledged(tmp_path: Path) -> None:
@@ -58,7 +69,7 @@ async def test_a_transfer_repeated_with_its_key_at_the_next_leader_moves_money_o
         transfer = Transfer(session_id="s1", receiver="bob", amount=10)
         first = await propose(leader, transfer, key="k")
         await leader.crash()
-        rest = [member for member in members if member is not leader]
+        rest = others(members, leader)
         successor = await leader_of(rest)
         second = await propose(successor, transfer, key="k")
         assert (first.number, second.number) == (990, 990)
@@ -68,9 +79,8 @@ async def test_a_transfer_repeated_with_its_key_at_the_next_leader_moves_money_o
 async def test_a_proposal_without_a_majority_ends_as_unknown_at_the_deadline(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
         leader = await leader_of(members)
-        for member in members:
-            if member is not leader:
-                await member.crash()
+        for member in others(members, leader):
+            await member.crash()
         with pytest.raises(HiveError) as failure:
             await leader.replica.propose(RegisterUser(username="late", password_hash="x", email=""), deadline_s=0.05)
         assert failure.value.code is Code.OUTCOME_UNKNOWN
@@ -80,11 +90,11 @@ async def test_a_proposal_without_a_majority_ends_as_unknown_at_the_deadline(tmp
 
 
 async def test_a_proposal_does_not_wait_for_an_earlier_one_that_nobody_answers(tmp_path: Path) -> None:
-    async with three(tmp_path) as members:
-        leader = await leader_of(members)
-        for member in members:
-            if member is not leader:
-                await member.crash()
+    # A leader that nobody answers steps down after an election timeout, which may pass before it is asked.
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await at_rest(members)
+        for member in others(members, leader):
+            await member.crash()
         before = leader.log.last_index()
         first = asyncio.create_task(register(leader, "first"))
         await until(lambda: leader.log.last_index() == before + 1)

@@ -11,10 +11,7 @@ import pytest
 from hivenode.consensus import Heartbeat, HeartbeatResponse, MemberId, Message
 from hivenode.errors import Code, HiveError
 from hivenode.pool import queries
-from tests.support.replicas import DEADLINE_S, Member, leader_of, register, three, until
-
-PATIENT_MS = (5_000, 10_000)
-"""No election within a test, so that only what is asked about decides."""
+from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, at_rest, leader_of, others, register, three, until
 
 
 def _count_sent(member: Member) -> Counter[type[Message]]:
@@ -30,27 +27,15 @@ def _count_sent(member: Member) -> Counter[type[Message]]:
     return sent
 
 
-def _others(members: list[Member], leader: Member) -> list[Member]:
-    return [member for member in members if member is not leader]
-
-
-async def _at_rest(members: list[Member]) -> Member:
-    """Waits until all have applied all there is, and returns the leader."""
-    leader = await leader_of(members)
-    await until(lambda: {member.log.last_index() for member in members} == {leader.replica.applied_index})
-    await until(lambda: {member.replica.applied_index for member in members} == {leader.log.last_index()})
-    return leader
-
-
 async def test_a_leader_whose_disk_writes_for_long_sends_heartbeats_meanwhile(tmp_path: Path) -> None:
     async with three(tmp_path, PATIENT_MS) as members:
-        leader = await _at_rest(members)
+        leader = await at_rest(members)
         term = leader.replica.status().term
         sent = _count_sent(leader)
         with leader.stuck_disk():
             writing = asyncio.create_task(register(leader, "alice"))
             await until(
-                lambda: all(member.log.last_index() > leader.log.last_index() for member in _others(members, leader))
+                lambda: all(member.log.last_index() > leader.log.last_index() for member in others(members, leader))
             )
             sent.clear()
             await until(lambda: sent[Heartbeat] >= 10)
@@ -62,8 +47,8 @@ async def test_a_leader_whose_disk_writes_for_long_sends_heartbeats_meanwhile(tm
 
 async def test_a_follower_whose_disk_writes_for_long_answers_heartbeats_meanwhile(tmp_path: Path) -> None:
     async with three(tmp_path, PATIENT_MS) as members:
-        leader = await _at_rest(members)
-        slow, other = _others(members, leader)
+        leader = await at_rest(members)
+        slow, other = others(members, leader)
         sent = _count_sent(slow)
         with slow.stuck_disk():
             await register(leader, "alice")
@@ -77,8 +62,8 @@ async def test_a_follower_whose_disk_writes_for_long_answers_heartbeats_meanwhil
 
 async def test_a_leader_whose_disk_is_stuck_hands_over_and_does_not_come_back_meanwhile(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
-        stuck = await _at_rest(members)
-        others = _others(members, stuck)
+        stuck = await at_rest(members)
+        others = others(members, stuck)
         with stuck.stuck_disk():
             writing = asyncio.create_task(register(stuck, "alice"))
             heir = await leader_of(others)
