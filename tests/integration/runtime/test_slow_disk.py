@@ -63,10 +63,10 @@ async def test_a_follower_whose_disk_writes_for_long_answers_heartbeats_meanwhil
 async def test_a_leader_whose_disk_is_stuck_hands_over_and_does_not_come_back_meanwhile(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
         stuck = await at_rest(members)
-        others = others(members, stuck)
+        rest = others(members, stuck)
         with stuck.stuck_disk():
             writing = asyncio.create_task(register(stuck, "alice"))
-            heir = await leader_of(others)
+            heir = await leader_of(rest)
             await register(heir, "bob")
             with pytest.raises(HiveError) as failure:
                 await writing
