@@ -16,8 +16,8 @@ Rules
   has read its users' so itself, and waits for neither.
 - What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
   may have half of it.
-- One connection, and one network, has so many calls under way and no more, and all that are no members together leave room for
-  the members. A proven member speaks for many, and has a bound of its own (`node_calls.py`).
+- One connection, and one network, has so many calls under way and no more, and at the peer port all that are no members together
+  leave room for the members. A proven member speaks for many, and has a bound of its own (`node_calls.py`).
 - Nobody may wait for the health to change: such a call never ends, and costs its caller nothing.
 - A caller who does not read its answers is cut off.
 """
@@ -70,7 +70,8 @@ CONNECTION_CALLS_MAX: Final = 256
 ADDRESS_CALLS_MAX: Final = 1_024
 """Of one address, or one /64 of IPv6, a quarter of all; all programs of one machine share it."""
 STRANGERS_CALLS_MAX: Final = CALLS_MAX * 3 // 4
-"""Of all that are no members: the rest is kept for these, or a stranger with many addresses would stop the hive."""
+"""Of all at the peer port that are no members: the rest is kept for these, or a stranger with many addresses would stop the
+hive. Programs at the API's own port are no part of it: that server has places of its own."""
 _HEALTH_WATCH: Final = "/grpc.health.v1.Health/Watch"
 _STRANGERS: Final = "all strangers"
 
@@ -273,7 +274,9 @@ class Intake(grpc.aio.ServerInterceptor):
             return
         peer = context.peer()
         network = origin_key(origin_of(peer))
-        bounds = ((peer, CONNECTION_CALLS_MAX), (network, ADDRESS_CALLS_MAX), (_STRANGERS, STRANGERS_CALLS_MAX))
+        bounds = [(peer, CONNECTION_CALLS_MAX), (network, ADDRESS_CALLS_MAX)]
+        if _is_at_peer_port(context):
+            bounds.append((_STRANGERS, STRANGERS_CALLS_MAX))
         for key, most in bounds:
             if self._calls[key] >= most:
                 whose = "strangers" if key == _STRANGERS else "this client"
@@ -370,6 +373,11 @@ async def _pieces(context: Context) -> AsyncGenerator[Any, None]:
         if moved_bytes >= STALL_BYTES:
             ends, moved_bytes = loop.time() + STALL_S, 0
         yield piece
+
+
+def _is_at_peer_port(context: Context) -> bool:
+    """Whether a call came over TLS, which that port alone speaks."""
+    return bool(context.auth_context().get("transport_security_type") == [b"ssl"])
 
 
 def _parsed(handler: Any, data: bytes) -> Any:

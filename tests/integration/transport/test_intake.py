@@ -156,10 +156,10 @@ async def test_strangers_together_leave_room_for_members(
     async with nodes(2, world) as (member, callee):
         connection = await member.peers.link_to(callee.address).connect(ANSWER_S)
         world.gate = asyncio.Event()
-        strangers = [Client(callee.server.api_address) for _ in range(3)]
+        strangers = [Client(callee.server.peer_address, callee.peer_channel) for _ in range(3)]
         calls = [call for each in strangers for call in _held(each, token, 1)]
         await _entered(world, 3)
-        one_more = Client(callee.server.api_address)
+        one_more = Client(callee.server.peer_address, callee.peer_channel)
         error = await one_more.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
         assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
         metadata = (*connection.metadata, ("authorization", f"Bearer {token}"))
@@ -169,6 +169,42 @@ async def test_strangers_together_leave_room_for_members(
         await asyncio.gather(*calls)
         for each in (*strangers, one_more):
             await each.channel.close()
+
+
+async def test_strangers_at_the_peer_port_leave_the_programs_of_the_machine_alone(
+    node: Node, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STRANGERS_CALLS_MAX", 3)
+    token = await client.log_in()
+    world.gate = asyncio.Event()
+    remote = Client(node.server.peer_address, node.peer_channel)
+    calls = _held(remote, token, 3)
+    try:
+        await _entered(world, 3)
+        answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert answer.success
+    finally:
+        world.gate.set()
+        await asyncio.gather(*calls)
+        await remote.channel.close()
+
+
+async def test_programs_of_the_machine_take_no_place_of_strangers_at_the_peer_port(
+    node: Node, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "STRANGERS_CALLS_MAX", 3)
+    token = await client.log_in()
+    world.gate = asyncio.Event()
+    calls = _held(client, token, 3)
+    remote = Client(node.server.peer_address, node.peer_channel)
+    try:
+        await _entered(world, 3)
+        answer, _ = await remote.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+        assert answer.success
+    finally:
+        world.gate.set()
+        await asyncio.gather(*calls)
+        await remote.channel.close()
 
 
 async def test_a_stream_of_large_pieces_waits_for_a_place_and_for_no_longer_than_it_has_patience(
