@@ -93,7 +93,6 @@ class PeerServer:
         on_lan: whether an IP address is of a network that this machine is in.
         forward_join: brings a join to the leader.
         node_calls: counts the calls of nodes.
-        receptions: places for streams of large pieces.
         on_broken: told of a broken invariant, which stops the daemon.
     """
 
@@ -113,7 +112,6 @@ class PeerServer:
         on_lan: Callable[[str], bool],
         forward_join: ForwardJoin,
         node_calls: NodeCalls,
-        receptions: Receptions,
         on_broken: Callable[[InvariantError], None],
     ) -> None:
         self._identity = identity
@@ -128,7 +126,7 @@ class PeerServer:
         self._is_voter = is_voter
         self._on_lan = on_lan
         self._node_calls = node_calls
-        self._receptions = receptions
+        self._receptions = Receptions()
         self._streams: Counter[NodeId] = Counter()
         self._forward_join = forward_join
         self._on_broken = on_broken

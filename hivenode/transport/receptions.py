@@ -1,7 +1,8 @@
 """Places for streams of requests that bring large pieces: gRPC takes a piece whole into memory before anybody sees its size.
 
 A piece is bounded by gRPC's one bound for all messages, so that the number of streams which are being read bounds the memory. The
-rest wait unread, some seconds, and are then told to come again.
+rest wait unread, some seconds, and are then told to come again. The nodes of the hive have places apart from those of users, or
+slow uploads of users would keep the results of tasks from being stored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from hivenode.errors import Code, HiveError
 
 PLACES_MAX: Final = 8
-"""Of all clients: 832 MiB when each of them sends the largest message that gRPC takes."""
+"""Of all users, and again of all nodes: 832 MiB when each of them sends the largest message that gRPC takes."""
 CLIENT_PLACES_MAX: Final = 4
 """Of one client."""
 PATIENCE_S: Final = 10.0

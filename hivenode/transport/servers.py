@@ -41,7 +41,6 @@ from hivenode.transport.metadata import PEER_TICKET, value_of
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_service import PeerServer
 from hivenode.transport.peers import GrpcPeers
-from hivenode.transport.receptions import Receptions
 from hivenode.transport.router import Router
 from hivenode.transport.routing import ROUTES, Shape
 from hivenode.transport.services.cluster import ClusterHandlers
@@ -118,7 +117,6 @@ class ApiServer:
         tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms)
         self._admits = ports.admits
         self._node_calls = NodeCalls(ports.is_voter)
-        receptions = Receptions()
         self._credentials = server_credentials(ports.certificate)
         self._router = Router(
             handlers={
@@ -147,7 +145,6 @@ class ApiServer:
             on_lan=ports.on_lan,
             forward_join=peers.join,
             node_calls=self._node_calls,
-            receptions=receptions,
             on_broken=ports.on_broken,
         )
         self._intake = Intake(
@@ -158,7 +155,6 @@ class ApiServer:
             member_of=self._member_of,
             is_voter=ports.is_voter,
             node_calls=self._node_calls,
-            receptions=receptions,
         )
         self._servers: list[grpc.aio.Server] = []
         self._health: list[Any] = []

@@ -93,7 +93,6 @@ class Intake(grpc.aio.ServerInterceptor):
         member_of: the proven member that makes a call; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
-        receptions: places for streams of large pieces.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Intake(grpc.aio.ServerInterceptor):
         member_of: Callable[[Context], NodeId | None],
         is_voter: Callable[[NodeId], bool],
         node_calls: NodeCalls,
-        receptions: Receptions,
     ) -> None:
         self._large = frozenset(large)
         self._bulky = frozenset(bulky)
@@ -116,7 +114,7 @@ class Intake(grpc.aio.ServerInterceptor):
         self._member_of = member_of
         self._is_voter = is_voter
         self._node_calls = node_calls
-        self._receptions = receptions
+        self._receptions = Receptions()
         self._handlers: dict[str, Any] = {}
         self._calls: Counter[str] = Counter()
         self._held: Counter[str] = Counter()

@@ -49,9 +49,9 @@ class Client:
             await self.call(name, request, token, **carried)
         return caught.value
 
-    async def log_in(self) -> str:
-        await self.call("Register", nodepool_pb2.RegisterRequest(username="testuser", password="password123"))
-        answer, _ = await self.call("Login", nodepool_pb2.LoginRequest(username="testuser", password="password123"))
+    async def log_in(self, username: str = "testuser") -> str:
+        await self.call("Register", nodepool_pb2.RegisterRequest(username=username, password="password123"))
+        answer, _ = await self.call("Login", nodepool_pb2.LoginRequest(username=username, password="password123"))
         return str(answer.token)
 
 

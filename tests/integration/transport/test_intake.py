@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +13,8 @@ import grpc
 import pytest
 
 from hivenode.errors import Code, HiveError
-from hivenode.pb import nodepool_pb2
+from hivenode.pb import hive_pb2, nodepool_pb2
+from hivenode.pool.records import BlobRef
 from hivenode.transport.channels import API_STREAMS_MAX
 from hivenode.transport.interceptors import intake
 from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
@@ -95,10 +97,10 @@ def _held(client: Client, token: str, count: int) -> list[asyncio.Task[Any]]:
     ]
 
 
-async def _entered(world: World, count: int) -> None:
-    """Waits until so many calls are under way; the registration and the login came before."""
+async def _entered(world: World, count: int, users: int = 1) -> None:
+    """Waits until so many calls are under way; the registrations and the logins came before."""
     async with asyncio.timeout(ANSWER_S):
-        while len(world.callers) < count + 2:
+        while len(world.callers) < count + 2 * users:
             world.entered.clear()
             await world.entered.wait()
 
@@ -227,6 +229,33 @@ async def test_a_stream_of_large_pieces_waits_for_a_place_and_for_no_longer_than
             await asyncio.sleep(0)
             assert not waits.done()
         await waits
+
+
+async def test_slow_uploads_of_users_take_no_place_of_a_workers_results(world: World) -> None:
+    async with nodes(2, world) as (worker, callee):
+        callee.voter = False
+        program = Client(callee.server.api_address)
+        tokens = [await program.log_in(f"user{number}") for number in range(PLACES_MAX // CLIENT_PLACES_MAX)]
+        uploads: list[Any] = [
+            program.method("UploadTaskStream")(metadata=[("authorization", f"Bearer {token}")])
+            for token in tokens
+            for _ in range(CLIENT_PLACES_MAX)
+        ]
+        for upload in uploads:
+            await upload.write(hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="t")))
+        await _entered(world, PLACES_MAX, len(tokens))
+        data = b"a result"
+        blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield data
+
+        await worker.peers.store_blob(callee.address, blob, pieces())
+        assert callee.ports.files[blob.sha256] == data
+        assert not any(upload.done() for upload in uploads)
+        for upload in uploads:
+            upload.cancel()
+        await program.channel.close()
 
 
 async def test_requests_that_never_come_hold_up_nobody(node: Node, client: Client) -> None:
