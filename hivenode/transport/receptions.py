@@ -23,17 +23,18 @@ PATIENCE_S: Final = 10.0
 
 
 class Receptions:
-    """Gives places; one event loop uses it."""
+    """Gives places; one event loop uses it. Args: patience_s: how long who finds none waits for one."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._taken: Counter[str] = Counter()
         self._free = asyncio.Condition()
 
     @asynccontextmanager
     async def place(self, client: str) -> AsyncIterator[None]:
-        """A place while the block lasts. Raises OVERLOADED when none was free for `PATIENCE_S`."""
+        """A place while the block lasts. Raises OVERLOADED when none was free in time."""
         try:
-            async with asyncio.timeout(PATIENCE_S), self._free:
+            async with asyncio.timeout(self._patience_s), self._free:
                 await self._free.wait_for(lambda: self._has_room(client))
                 self._taken[client] += 1
         except TimeoutError:

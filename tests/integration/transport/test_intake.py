@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import BlobRef
 from hivenode.transport.channels import API_STREAMS_MAX
 from hivenode.transport.interceptors import intake
 from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
-from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX, Receptions
+from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX
 from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, nodes, stored
@@ -207,28 +205,6 @@ async def test_programs_of_the_machine_take_no_place_of_strangers_at_the_peer_po
         world.gate.set()
         await asyncio.gather(*calls)
         await remote.channel.close()
-
-
-async def test_a_stream_of_large_pieces_waits_for_a_place_and_for_no_longer_than_it_has_patience(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    receptions = Receptions()
-    async with AsyncExitStack() as others:
-        for number in range(PLACES_MAX - CLIENT_PLACES_MAX):
-            await others.enter_async_context(receptions.place(f"other{number}"))
-        async with AsyncExitStack() as mine:
-            for _ in range(CLIENT_PLACES_MAX):
-                await mine.enter_async_context(receptions.place("me"))
-            monkeypatch.setattr("hivenode.transport.receptions.PATIENCE_S", 0.05)
-            for client in ("me", "another"):
-                with pytest.raises(HiveError) as refused:
-                    await others.enter_async_context(receptions.place(client))
-                assert refused.value.code is Code.OVERLOADED
-            monkeypatch.setattr("hivenode.transport.receptions.PATIENCE_S", ANSWER_S)
-            waits = asyncio.create_task(others.enter_async_context(receptions.place("another")))
-            await asyncio.sleep(0)
-            assert not waits.done()
-        await waits
 
 
 async def test_slow_uploads_of_users_take_no_place_of_a_workers_results(world: World) -> None:

@@ -1,0 +1,67 @@
+"""Places for streams of large pieces: so many of one client, so many of all, and no endless waiting for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from hivenode.errors import Code, HiveError
+from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX, Receptions
+
+DEADLINE_S = 10.0
+SHORT_S = 0.05
+
+
+@asynccontextmanager
+async def _full(receptions: Receptions) -> AsyncIterator[AsyncExitStack]:
+    """All places are taken; those of `me`, as many as one client has, are let go of with what is given."""
+    async with AsyncExitStack() as others:
+        for number in range(PLACES_MAX - CLIENT_PLACES_MAX):
+            await others.enter_async_context(receptions.place(f"other{number}"))
+        async with AsyncExitStack() as mine:
+            for _ in range(CLIENT_PLACES_MAX):
+                await mine.enter_async_context(receptions.place("me"))
+            yield mine
+
+
+async def _is_refused(receptions: Receptions, client: str) -> None:
+    with pytest.raises(HiveError) as refused:
+        async with receptions.place(client):
+            pass
+    assert refused.value.code is Code.OVERLOADED
+
+
+async def test_who_finds_no_place_is_refused_after_a_while() -> None:
+    receptions = Receptions(SHORT_S)
+    async with _full(receptions):
+        await _is_refused(receptions, "another")
+
+
+async def test_one_client_has_so_many_places_and_leaves_the_rest_to_others() -> None:
+    receptions = Receptions(SHORT_S)
+    async with AsyncExitStack() as taken:
+        for _ in range(CLIENT_PLACES_MAX):
+            await taken.enter_async_context(receptions.place("me"))
+        await _is_refused(receptions, "me")
+        for _ in range(PLACES_MAX - CLIENT_PLACES_MAX):
+            await taken.enter_async_context(receptions.place("another"))
+
+
+async def test_who_waits_has_the_place_that_becomes_free() -> None:
+    receptions = Receptions(DEADLINE_S)
+    order: list[str] = []
+
+    async def wait() -> None:
+        async with receptions.place("another"):
+            order.append("another has it")
+
+    async with _full(receptions) as mine:
+        waits = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)  # It asks now, and finds none.
+        order.append("I let go")
+        await mine.aclose()
+        await waits
+    assert order == ["I let go", "another has it"]
