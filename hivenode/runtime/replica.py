@@ -13,6 +13,8 @@ Rules:
 - Nothing here decides what a command means: that is `pool.state_machine.apply`.
 - The log is compacted up to what the agreed state has synced, but for a tail. A member that needs more gets a snapshot: it is
   made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write.
+- What a thread does with the disk goes on when nobody waits for it any more. So flushes and copies are tasks of the replica,
+  which no caller can break off, and `run` ends after the last of them.
 
 | this member | propose | read_barrier |
 |---|---|---|
@@ -24,10 +26,10 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from random import Random
-from typing import Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 import structlog
 
@@ -89,6 +91,8 @@ DIGEST_EVERY: Final = 1_024
 """Entries between two comparisons of the members' states; the same at all members."""
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Replica:
@@ -158,7 +162,10 @@ class Replica:
         self._flush_wanted = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._copying = asyncio.Lock()
+        self._copy: asyncio.Task[MadeSnapshot] | None = None
         self._making: asyncio.Task[None] | None = None
+        self._work: set[asyncio.Task[Any]] = set()
+        self._broken: BaseException | None = None
         self._copies = SecondCopies(config.election_timeout_ms[0])
         self._quorums = QuorumCopies()
         self._fetcher = SnapshotFetcher(
@@ -324,13 +331,11 @@ class Replica:
         Raises:
             InvariantError: agreed state is broken; the daemon must stop.
         """
-        flusher = asyncio.create_task(self._flush_behind(), name="state-flusher")
+        flusher = self._begin(self._flush_behind(), "state flusher")
         must_campaign = born
         try:
             while not self._stopping:
-                if flusher.done():
-                    flusher.result()
-                if (broken := self._fetcher.error) is not None:
+                if (broken := self._broken or self._fetcher.error) is not None:
                     raise broken
                 self._see_to_snapshot()
                 self._hear()
@@ -346,17 +351,32 @@ class Replica:
                     await self._sleep()
         finally:
             self._stopping = True
-            flusher.cancel()
-            await asyncio.gather(flusher, return_exceptions=True)
+            for waiting in (flusher, self._making):
+                if waiting is not None:
+                    waiting.cancel()
             await self._fetcher.aclose()
-            if self._making is not None:
-                await asyncio.gather(self._making, return_exceptions=True)
+            while self._work:
+                await asyncio.wait(self._work)
             self._fail_all()
 
     async def stop(self) -> None:
         """Asks `run` to end; everything acknowledged is in the log already."""
         self._stopping = True
         self._wake.set()
+
+    def _begin(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Work that nobody else breaks off: who waits for it does so behind a shield. What breaks in it, `run` raises."""
+        task = asyncio.create_task(work, name=name)
+        self._work.add(task)
+        task.add_done_callback(self._work_ended)
+        return task
+
+    def _work_ended(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, HiveError):
+            self._broken = self._broken or error
+            self._wake.set()
 
     async def _sleep(self) -> None:
         deadline_ms = self._raw.next_deadline()
@@ -568,26 +588,29 @@ class Replica:
     # --- writing behind --------------------------------------------------------------------------------------------
 
     async def _flush_behind(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._flush_wanted.wait()
             self._flush_wanted.clear()
             if not self._state.overfull:
                 await asyncio.sleep(FLUSH_DELAY_S)
-            await self._flush(loop)
-            self._flushed.set()
-
-    async def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        async with self._flushing:
-            batch = self._state.begin_flush()
             try:
-                await asyncio.shield(loop.run_in_executor(self._writer, self._state.commit_flush, batch))
+                await asyncio.shield(self._begin(self._flush(), "state flush"))
             except HiveError as error:
-                self._state.abandon_flush()
                 _log.error("the agreed state cannot be written; the log has it all", reason=error.message)
                 await asyncio.sleep(DISK_RETRY_S)
                 self._flush_wanted.set()
-                return
+            self._flushed.set()
+
+    async def _flush(self) -> None:
+        """Part of a task of the replica. Raises DISK_FULL with nothing written."""
+        loop = asyncio.get_running_loop()
+        async with self._flushing:
+            batch = self._state.begin_flush()
+            try:
+                await loop.run_in_executor(self._writer, self._state.commit_flush, batch)
+            except HiveError:
+                self._state.abandon_flush()
+                raise
             self._state.end_flush()
             await self._compact(loop, batch.applied_index)
 
@@ -596,36 +619,48 @@ class Replica:
         index = self._log.compactable(self._compaction, flushed_index)
         if not index or self._copying.locked():
             return
-        await asyncio.shield(loop.run_in_executor(self._writer, self._state.sync))
+        await loop.run_in_executor(self._writer, self._state.sync)
         self._log.begin_compaction(index)
         try:
-            await asyncio.shield(loop.run_in_executor(self._writer, self._log.compact))
+            await loop.run_in_executor(self._writer, self._log.compact)
         except HiveError as error:
             _log.error("the log is not compacted; it is tried again", reason=error.message)
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 
     async def make_snapshot(self) -> MadeSnapshot:
-        """Copies the agreed state as of now into a file. Raises DISK_FULL, NOT_A_MEMBER while there is none."""
+        """Copies the agreed state as of now, or a little later, into a file.
+
+        One copy at a time: all who call while one is made share the next. It is made to its end whoever still waits for it.
+
+        Raises:
+            HiveError: DISK_FULL; NOT_A_MEMBER while there is no state; SHUTTING_DOWN.
+        """
         if not self._state.applied_index:
             raise HiveError(Code.NOT_A_MEMBER, "this node has no agreed state yet")
-        loop = asyncio.get_running_loop()
-        if self._state.dirty:
-            await self._flush(loop)
+        if self._copy is not None and not self._copy.done():
+            # It may be of an earlier moment than this call.
+            await asyncio.wait((self._copy,))
+        if self._stopping:
+            raise HiveError(Code.SHUTTING_DOWN, "this node is shutting down; ask another one")
+        if self._copy is None or self._copy.done():
+            self._copy = self._begin(self._copy_state(), "snapshot copy")
+        return await asyncio.shield(self._copy)
+
+    async def _copy_state(self) -> MadeSnapshot:
+        # Also when nothing is dirty: the last entries may have written nothing, or what they wrote be under way to the disk.
+        await self._flush()
         async with self._copying:
-            made = await asyncio.shield(loop.run_in_executor(None, self._snapshots.make))
+            made = await asyncio.get_running_loop().run_in_executor(None, self._snapshots.make)
             ensure(self._log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
             self._log.keep_snapshot(Snapshot(meta=made.meta, data=encode_ref(made.ref)))
         _log.info("snapshot made", index=made.meta.index, size_bytes=made.ref.size_bytes)
         return made
 
     def _see_to_snapshot(self) -> None:
-        """Starts a copy when the core asked for one, and raises what broke in the last."""
-        if self._making is not None and self._making.done():
-            self._making.result()
-            self._making = None
-        if self._log.snapshot_wanted and self._making is None:
-            self._making = asyncio.create_task(self._make_for_others(), name="snapshot copy")
+        """Starts a copy when the core asked for one."""
+        if self._log.snapshot_wanted and (self._making is None or self._making.done()):
+            self._making = self._begin(self._make_for_others(), "snapshot for others")
 
     async def _make_for_others(self) -> None:
         """A follower needs one; the core asks for it again by itself."""

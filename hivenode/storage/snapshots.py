@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ from hivenode.storage.state_file import (
 from hivenode.storage.state_store import StateStore, open_environment, write_mark
 
 _BATCH_ROWS: Final = 4_096
+_TEMPORARY_NAME_BYTES: Final = 8
 
 
 def _sync_folder(folder: Path) -> None:
@@ -79,13 +81,14 @@ class SnapshotFolder:
     # --- made here -------------------------------------------------------------------------------------------------
 
     def make(self) -> MadeSnapshot:
-        temporary = self._folder / "made.new"
+        temporary = self._folder / f"{secrets.token_hex(_TEMPORARY_NAME_BYTES)}.new"
         try:
             with temporary.open("wb") as raw, self._state.copying() as (mark, rows):
                 file = HashedFile(raw)
                 write_state(file, self._log.hive_id, mark, rows)
                 raw.flush()
                 os.fsync(raw.fileno())
+            self._step("snapshot written")
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _disk_error(error) from error
