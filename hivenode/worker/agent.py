@@ -45,7 +45,7 @@ from hivenode.runtime.ports import (
 from hivenode.worker.attempt import Attempt, AttemptWork
 from hivenode.worker.executors.choice import ChosenExecutor
 from hivenode.worker.requirements import PackageCache
-from hivenode.worker.resources import usage
+from hivenode.worker.resources import Usage
 from hivenode.worker.settings import WorkerSettings
 from hivenode.worker.workspace import clear_folder
 
@@ -83,6 +83,7 @@ class Agent:
         self.boot_id: Final = secrets.token_hex(16)
         self._settings = settings
         self._chosen = chosen
+        self._usage = Usage()
         self._work_folder = data_dir / "work"
         self._packages = PackageCache(data_dir / "packages", settings.pip_environment)
         self._attempts: dict[AttemptKey, Attempt] = {}
@@ -117,7 +118,7 @@ class Agent:
         if self._chosen.executor is not None:
             await self._chosen.executor.clean_leftovers()
         await asyncio.to_thread(clear_folder, self._work_folder)
-        usage()  # The first sample of cpu use only begins the measurement.
+        self._usage.look()  # The first only begins the measurement.
 
     async def aclose(self) -> None:
         """Kills what runs and waits for it, bounded; the executor is closed too."""
@@ -195,7 +196,7 @@ class Agent:
             try:
                 event = await asyncio.wait_for(outbox.get(), max(0.0, due - loop.time()))
             except TimeoutError:
-                event = usage()
+                event = self._usage.look()
                 due = loop.time() + self._settings.heartbeat_s
             await link.send(event)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psutil
+import structlog
 
 from hivenode.encoding.node_record import Capabilities
 from hivenode.runtime.ports import WorkerHeartbeat
@@ -21,6 +22,8 @@ from hivenode.runtime.ports import WorkerHeartbeat
 SLOTS_PER_CORE: Final = 2
 HOSTNAME_CHARACTERS_MAX: Final = 64
 """Linux's own bound."""
+
+_log = structlog.get_logger(__name__)
 
 _GIB: Final = 1 << 30
 _SMALL_MEMORY_BYTES: Final = 512 << 20
@@ -82,11 +85,28 @@ def available_cores() -> int:
     return max(1, psutil.cpu_count() or 1)
 
 
-def usage() -> WorkerHeartbeat:
-    """How busy the machine has been since the last call; does not wait."""
-    return WorkerHeartbeat(
-        cpu_percent=round(psutil.cpu_percent(interval=None)), memory_percent=round(psutil.virtual_memory().percent)
-    )
+class Usage:
+    """How busy the machine is, to say with every heartbeat."""
+
+    def __init__(self) -> None:
+        self._last = WorkerHeartbeat(cpu_percent=0, memory_percent=0)
+        self._blind = False
+
+    def look(self) -> WorkerHeartbeat:
+        """Since the last look; does not wait. When the system tells nothing, as with no file left to open, what it told last:
+        whether the machine is there must not hang on how busy it is."""
+        try:
+            cpu_percent, memory_percent = psutil.cpu_percent(interval=None), psutil.virtual_memory().percent
+        except OSError as error:
+            if not self._blind:
+                _log.warning(
+                    "the system does not tell how busy it is; the last figures are said again", reason=str(error)
+                )
+            self._blind = True
+        else:
+            self._last = WorkerHeartbeat(cpu_percent=round(cpu_percent), memory_percent=round(memory_percent))
+            self._blind = False
+        return self._last
 
 
 def _memory_gb() -> int:

@@ -31,7 +31,7 @@ from hivenode.worker.agent import OPEN_PER_SLOT, Agent
 from hivenode.worker.executors.choice import ChosenExecutor, ExecutorChoice, ExecutorSettings, choose_executor
 from hivenode.worker.resources import measure_capabilities
 from hivenode.worker.settings import WorkerSettings
-from tests.support.parts import require
+from tests.support.parts import no_files_left, require
 
 DEADLINE_S = 30.0
 ME = NodeId("a" * 26)
@@ -189,6 +189,21 @@ async def test_task_runs_from_order_to_close(hive: Hive) -> None:
     await hive.disconnect(link)
     assert hive.agent.hello().open == ()
     assert list((hive.folder / "work").iterdir()) == []
+
+
+async def test_a_machine_with_no_file_left_to_open_is_heard_all_the_same(tmp_path: Path) -> None:
+    hive = Hive(tmp_path, ChosenExecutor(executor=None, docker_status="", note="none is wanted"))
+    await hive.agent.start()
+    link, _ = await hive.connect()
+    with no_files_left():
+        while not link.events.empty():
+            link.events.get_nowait()
+        heard = asyncio.ensure_future(link.events.get())
+        await asyncio.wait({heard, *hive.serving}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+    assert heard.done()
+    assert isinstance(heard.result(), WorkerHeartbeat)
+    await hive.disconnect(link)
+    await hive.close()
 
 
 async def test_failed_exit_code_is_told(hive: Hive) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hivenode.worker.resources import NO_GPU, Gpu, available_cores, measure_capabilities, parse_gpus, usage
+from structlog.testing import capture_logs
+
+from hivenode.worker.resources import NO_GPU, Gpu, Usage, available_cores, measure_capabilities, parse_gpus
+from tests.support.parts import no_files_left
 
 
 def test_measured_machine_has_plausible_figures() -> None:
@@ -16,9 +19,22 @@ def test_measured_machine_has_plausible_figures() -> None:
 
 
 def test_usage_is_in_percent() -> None:
-    sample = usage()
+    sample = Usage().look()
     assert 0 <= sample.cpu_percent <= 100
     assert 0 < sample.memory_percent <= 100
+
+
+def test_usage_that_cannot_be_seen_is_what_it_was_and_the_log_says_so_once() -> None:
+    usage = Usage()
+    known = usage.look()
+    with capture_logs() as logs, no_files_left():
+        assert [usage.look(), usage.look()] == [known, known]
+    assert [(entry["log_level"], "last figures" in entry["event"]) for entry in logs] == [("warning", True)]
+    with capture_logs() as logs:
+        assert usage.look().memory_percent > 0
+        with no_files_left():
+            usage.look()
+    assert len(logs) == 1
 
 
 def test_largest_gpu_is_the_one_that_counts() -> None:
