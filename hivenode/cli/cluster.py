@@ -101,12 +101,13 @@ def leave(yes: bool) -> None:
 @shared_options
 def snapshot() -> None:
     """Copy the agreed state as of now into a file of the daemon's data directory."""
-    from hivenode.cli.peer import HIVE, connect
+    from hivenode.cli.peer import COPY_DEADLINE_S, HIVE, connect
     from hivenode.pb import hive_pb2
 
     settings = current_settings()
+    request, answer = hive_pb2.MakeSnapshotRequest(), hive_pb2.MakeSnapshotResponse
     with connect(settings) as peer:
-        made = peer.call(HIVE + "MakeSnapshot", hive_pb2.MakeSnapshotRequest(), hive_pb2.MakeSnapshotResponse)
+        made = peer.call(f"{HIVE}MakeSnapshot", request, answer, work_s=COPY_DEADLINE_S)
     if settings.json:
         print_json(plain_values(made))
         return

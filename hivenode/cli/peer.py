@@ -35,6 +35,8 @@ CONNECT_DEADLINE_S: Final = 5.0
 """A daemon answers in milliseconds; a machine that is gone never does."""
 TRANSFER_DEADLINE_S: Final = 3600.0
 """One upload, download or watched stream; 4 GiB at 10 Mbit/s take as long."""
+COPY_DEADLINE_S: Final = 600.0
+"""A copy of the agreed state: 4 GiB at 7 MB/s."""
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 1.0
 """Between tries: short enough to catch a new leader at once, long enough to leave a busy one in peace."""
@@ -102,8 +104,11 @@ class Peer:
         self.token = login.token
         return login
 
-    def call(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+    def call(self, method: str, request: Message, answer: type[Answer], *, work_s: float = 0.0) -> Answer:
         """A unary call, repeated under one key until it is done, refused, vain, or `CALL_DEADLINE_S` is over.
+
+        Args:
+            work_s: what the daemon's work may take beside that.
 
         Raises:
             HiveError: with the code that the daemon gave.
@@ -117,7 +122,7 @@ class Peer:
         for remaining_s in _tries(deadline):
             tries.stir()
             try:
-                response, call = handle.with_call(request, timeout=remaining_s, metadata=metadata)
+                response, call = handle.with_call(request, timeout=remaining_s + work_s, metadata=metadata)
             except grpc.RpcError as error:
                 tries.failed(self.error_of(error), last=deadline - time.monotonic() <= _PAUSE_S_MAX)
                 continue

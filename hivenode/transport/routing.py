@@ -26,7 +26,7 @@ from hivenode.runtime.ports import Standing
 CALL_TIMEOUT_S: Final = 30.0
 """For callers that set no deadline: several elections long, so that a failover is waited out and nothing hangs."""
 BULK_TIMEOUT_S: Final = 600.0
-"""For archives and results: 4 GiB at 60 Mbit/s."""
+"""For archives and results, 4 GiB at 60 Mbit/s; and for a copy of the agreed state, 4 GiB at 7 MB/s."""
 DEADLINE_S_MAX: Final = 3_600.0
 """Longer waits are asked for anew, so that a forgotten call does not stay for ever."""
 PEER_SERVICE: Final = "PeerService"
@@ -186,7 +186,7 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "RevokeNode": _OPERATOR,
         "LeaveHive": _MACHINE,
         "JoinHive": _MACHINE,
-        "MakeSnapshot": _MACHINE,
+        "MakeSnapshot": {**_MACHINE, "timeout_s": BULK_TIMEOUT_S},
     },
 }
 

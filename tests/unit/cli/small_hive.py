@@ -45,6 +45,8 @@ class SmallHive:
         self.options: dict[str, hive_pb2.TaskOptions] = {}
         self.keys: list[str] = []
         self.offsets: list[int] = []
+        self.granted_s = 0.0
+        """How long the caller of the last snapshot would wait."""
         self.expires_ms = EXPIRES_MS
         self.result = result_zip({"output/answer.txt": b"42", "log.txt": LOG})
         self.end_state = "COMPLETED"
@@ -90,6 +92,10 @@ class SmallHive:
             node_id="n" * 40, hostname="evil\x1b[2Jname", alive=True, cpu_cores=2, slots=4, slots_free=3
         )
         return hive_pb2.ListNodesResponse(nodes=[node])
+
+    def make_snapshot(self, _: Message, context: grpc.ServicerContext) -> hive_pb2.MakeSnapshotResponse:
+        self.granted_s = context.time_remaining()
+        return hive_pb2.MakeSnapshotResponse(path="/data/one.snapshot", index=7, term=2, size_bytes=9, sha256="0f")
 
     def register(
         self, request: nodepool_pb2.RegisterRequest, context: grpc.ServicerContext
@@ -226,6 +232,7 @@ class SmallHive:
             "hive.HiveService": {
                 "GetStatus": (self.get_status, hive_pb2.GetStatusRequest),
                 "ListNodes": (self.list_nodes, hive_pb2.ListNodesRequest),
+                "MakeSnapshot": (self.make_snapshot, hive_pb2.MakeSnapshotRequest),
                 "WhoAmI": (self.who_am_i, hive_pb2.WhoAmIRequest),
                 "Logout": (self.logout, hive_pb2.LogoutRequest),
                 "UploadTaskStream": (self.upload, hive_pb2.UploadTaskPiece),

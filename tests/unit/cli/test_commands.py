@@ -54,6 +54,12 @@ def test_usage_error_ends_with_two_and_json_when_asked_for(invoke: Invoke) -> No
     assert json.loads(result.stdout)["error"]["code"] == 1006
 
 
+def test_a_snapshot_has_the_time_that_copying_a_large_state_takes(invoke: Invoke, hive: SmallHive) -> None:
+    result = invoke("--peer", hive.address, "cluster", "snapshot")
+    assert "/data/one.snapshot" in result.stdout
+    assert hive.granted_s > 10 * peer.CALL_DEADLINE_S
+
+
 def test_malformed_peer_is_a_usage_error(invoke: Invoke) -> None:
     assert invoke("status", "--peer", "nonsense").exit_code == 2
     assert invoke("status", "--peer", "host:99999").exit_code == 2
