@@ -4,6 +4,7 @@ Rules:
 - One snapshot at a time. An offer of the same content renews the one under way; another one replaces it only if it is of a
   later term, whose leader may be the only one that still has what it offers.
 - What was received stays when the stream breaks, and the next try goes on after it.
+- A thread goes on when its fetch is given up. Whoever comes next to the files waits for it, and so does the end.
 - An offer is delivered to the core only when its state is whole, checked and on disk; until the receiver has installed
   or refused it, nothing else is prepared.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum, unique
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -39,6 +40,8 @@ FetchSnapshot = Callable[[MemberId, SnapshotRef, int], AsyncIterator[bytes]]
 """(member that has it, what, offset) → its bytes from there on."""
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def encode_ref(ref: SnapshotRef) -> bytes:
@@ -127,6 +130,7 @@ class SnapshotFetcher:
         self._failed = failed
         self._decide = SnapshotFetch()
         self._task: asyncio.Task[None] | None = None
+        self._at_work: asyncio.Future[Any] | None = None
 
     def offered(self, offer: SnapshotOffer) -> None:
         """A leader offers a snapshot; the work goes on beside."""
@@ -148,6 +152,17 @@ class SnapshotFetcher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._thread_ended()
+
+    async def _on_disk(self, work: Callable[..., T], *arguments: Any) -> T:
+        """In a thread, one at a time: that of a fetch which was given up comes to its end first."""
+        await self._thread_ended()
+        self._at_work = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+        return await asyncio.shield(self._at_work)
+
+    async def _thread_ended(self) -> None:
+        while self._at_work is not None and not self._at_work.done():
+            await asyncio.wait((self._at_work,))
 
     @property
     def error(self) -> BaseException | None:
@@ -172,13 +187,13 @@ class SnapshotFetcher:
         """Fetches and unpacks. Raises HiveError when it fails for good."""
         meta = self._decide.current.snapshot.meta
         _log.info("fetching a snapshot", leader=self._decide.current.from_, index=meta.index, size_bytes=ref.size_bytes)
-        offset = await asyncio.to_thread(self._storage.received_bytes, ref)
+        offset = await self._on_disk(self._storage.received_bytes, ref)
         while offset < ref.size_bytes:
             before = offset
             try:
                 async with closing(self._fetch(self._decide.current.from_, ref, offset)) as pieces:
                     async for data in pieces:
-                        await asyncio.to_thread(self._storage.receive, ref, offset, data)
+                        await self._on_disk(self._storage.receive, ref, offset, data)
                         offset += len(data)
                 if offset < ref.size_bytes:
                     raise HiveError(Code.NODE_OFFLINE, "the snapshot ended too early")
@@ -186,4 +201,4 @@ class SnapshotFetcher:
                 await asyncio.sleep(RETRY_S)
                 if not self._decide.try_again(error.code, progressed=offset > before):
                     raise
-        return await asyncio.to_thread(self._storage.prepare, ref, meta)
+        return await self._on_disk(self._storage.prepare, ref, meta)
