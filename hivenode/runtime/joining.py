@@ -2,10 +2,11 @@
 
 Rules, the first that fits
 1. Who is in already keeps its rights.
-2. Who was approved, or shows a token that stands, comes in with those rights.
-3. In a hive of mode `lan` who asks from the same network comes in: with voter right within `PAIRING_MS` of the hive's birth,
-   later as a worker that waits for voter right.
-4. Everybody else waits, and is listed.
+2. A hive that has `NODES_MAX` machines takes in no more.
+3. Who was approved, or shows a token that stands, comes in with those rights.
+4. In a hive of mode `lan` who asks from the same network comes in while there are fewer than `UNASKED_MAX` machines: with voter
+   right within `PAIRING_MS` of the hive's birth, later as a worker that waits for voter right.
+5. Everybody else waits, and is listed.
 The role of a machine bounds what it may get. Who waits is remembered by the leader alone and asks again by itself, so that
 strangers cannot fill the log.
 """
@@ -32,6 +33,13 @@ from hivenode.pool import joining, nodes, queries
 from hivenode.pool.records import NodeKind, NodeRights, TrustMode
 from hivenode.runtime.ports import JoinClaim, PendingNode
 
+NODES_MAX: Final = 4_096
+"""Machines of one hive, as many as a machine that comes in is told of (`transport/peers.py`). It is looked at before a join is
+agreed on, so joins under way at one moment can go over it by their number: as a rule of the command itself it would change what
+logs of released versions mean."""
+UNASKED_MAX: Final = NODES_MAX * 3 // 4
+"""Machines up to which in mode `lan` whoever asks comes in. The rest is kept for those that an operator names: whoever makes many
+keys would keep the owner's own machines out."""
 PENDING_MAX: Final = 256
 """Machines that wait; the one that asked first makes room. A stranger can make as many keys as it likes."""
 PENDING_KEEP_MS: Final = 120_000
@@ -52,26 +60,44 @@ class JoinDesk:
     Args:
         clock_ms: monotonic time.
         wall_ms: ms since 1970, for the expiry of tokens and approvals.
+        nodes_max: machines of the hive.
+        unasked_max: machines up to which in mode `lan` whoever asks comes in.
     """
 
-    def __init__(self, clock_ms: Callable[[], int], wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        clock_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
+        *,
+        nodes_max: int = NODES_MAX,
+        unasked_max: int = UNASKED_MAX,
+    ) -> None:
         self._clock_ms = clock_ms
         self._wall_ms = wall_ms
+        self._nodes_max = nodes_max
+        self._unasked_max = unasked_max
         self._waiting: OrderedDict[NodeId, _Waiting] = OrderedDict()
 
     def rights_for(self, view: ReadView, joiner: NodeRecord, claim: JoinClaim) -> NodeRights:
-        """Raises NODE_REMOVED for who is kept out, PEER_REJECTED for who has to wait or shows a wrong token."""
+        """Raises NODE_REMOVED for who is kept out, PEER_REJECTED for who has to wait, shows a wrong token, or finds no room."""
         nodes.refuse_denied(view, joiner.node_id)
         known = queries.node(view, joiner.node_id)
         if known is not None and known.kind is NodeKind.HIVE:
             return known.rights
+        if _has_machines(view, self._nodes_max):
+            raise HiveError(
+                Code.PEER_REJECTED,
+                f"the hive has {self._nodes_max} machines, and takes no more: an operator makes room with "
+                "`hivenode cluster remove`, for each machine that is not wanted any more",
+            )
         most = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
         rights = self._granted(view, joiner, claim)
         if rights is not None:
             self._waiting.pop(joiner.node_id, None)
             return most if rights is NodeRights.VOTER else NodeRights.WORKER
         hive = queries.hive(view)
-        if joining.trust_mode(view) is not TrustMode.LAN or not claim.from_lan or hive is None:
+        comes_unasked = joining.trust_mode(view) is TrustMode.LAN and claim.from_lan
+        if hive is None or not comes_unasked or _has_machines(view, self._unasked_max):
             self._wait(joiner)
             raise HiveError(
                 Code.PEER_REJECTED,
@@ -122,6 +148,13 @@ class JoinDesk:
             and not nodes.is_denied(view, node_id)
         ]
         return (*strangers, *workers_that_could_vote(view))
+
+
+def _has_machines(view: ReadView, number: int) -> bool:
+    """Whether the hive has so many. The counter counts foreign workers too, so these are told apart where it matters alone."""
+    if queries.counts(view).nodes < number:
+        return False
+    return sum(entry.kind is NodeKind.HIVE for entry in queries.nodes(view)) >= number
 
 
 def workers_that_could_vote(view: ReadView) -> tuple[PendingNode, ...]:
