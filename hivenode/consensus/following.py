@@ -7,7 +7,8 @@ Rules:
   log's end. Both mean that some disk forgot or some member lied.
 - A snapshot that the log already covers only moves the commit index.
 - A newcomer has no configuration, and entries that change one mean nothing without it. So it refuses even the append
-  that follows index 0, which nobody else would, and thereby asks for a snapshot, be it the founding one at index 0.
+  that follows index 0, which nobody else would, and thereby asks for a snapshot, be it the founding one at index 0, which it
+  takes only as long as its log is empty.
   A log that begins with a change of the configuration founds itself from nothing: that one a newcomer takes whole.
 """
 
@@ -86,7 +87,9 @@ def handle_heartbeat(state: RaftState, message: Heartbeat) -> None:
 
 
 def _is_newcomer(state: RaftState) -> bool:
-    return not state.conf.members() and state.log.pending_snapshot is None
+    """Whether this member has nothing at all. One that has a log may have acknowledged it, and gets its configuration from it."""
+    log = state.log
+    return not state.conf.members() and log.last_index() == 0 and log.pending_snapshot is None
 
 
 def handle_snapshot(state: RaftState, message: SnapshotOffer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from hivenode.consensus import (
     AppendRequest,
     ConfChange,
@@ -15,6 +17,9 @@ from hivenode.consensus import (
     RaftConfig,
     RawNode,
     Role,
+    Snapshot,
+    SnapshotMeta,
+    SnapshotOffer,
     decode_conf_change,
     encode_conf_change,
 )
@@ -64,3 +69,24 @@ def test_a_newcomer_takes_a_log_that_founds_itself_and_no_other() -> None:
         carry_out(raw, log)
         assert (log.last_index() == 1) is taken
         assert (raw.status().conf.voters == {A}) is taken
+
+
+@pytest.mark.parametrize("commit", [0, 3])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_late_offer_takes_nothing_from_a_newcomer_that_has_a_log_by_now(commit: int, index: int) -> None:
+    """It has no configuration before it applies the first entry, and may have acknowledged more than the snapshot has."""
+    log = MemoryLog()
+    raw = RawNode(RaftConfig(member_id=B), log, random.Random(1), 0, 0)
+    founding = Entry(term=1, index=1, kind=EntryKind.CONF_CHANGE, data=encode_conf_change(ConfChange(add_voters=(A,))))
+    entries = (founding, Entry(term=1, index=2), Entry(term=1, index=3))
+    raw.step(AppendRequest(to=B, from_=A, term=1, prev_index=0, prev_term=0, entries=entries, commit=commit))
+    ready = raw.ready()
+    log.append(ready.entries)
+    raw.advance(ready)
+    meta = SnapshotMeta(index=index, term=min(index, 1), conf=ConfState(voters=frozenset({A})))
+    raw.step(SnapshotOffer(to=B, from_=A, term=1, snapshot=Snapshot(meta=meta)))
+    raw.validate_state()
+    found = raw.status()
+    assert (found.last_index, found.commit) == (3, max(commit, index))
+    carry_out(raw, log)
+    assert raw.status().conf.members() == ({A} if found.commit else frozenset())
