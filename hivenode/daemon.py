@@ -67,6 +67,7 @@ from hivenode.storage.snapshots import SnapshotFolder
 from hivenode.storage.space import DiskSpace
 from hivenode.storage.state_store import StateStore
 from hivenode.transport.channels import CONNECTIONS_MAX, connections_max
+from hivenode.transport.limits import Limits
 from hivenode.transport.peer_link import Self
 from hivenode.transport.peers import GrpcPeers
 from hivenode.transport.servers import ApiServer, ServedPorts
@@ -245,7 +246,7 @@ class Daemon:
             insecure=config.insecure,
             ports=self._served(identity),
             peers=self._peers,
-            connections_max=connections_max(files_granted()),
+            limits=Limits(connections=connections_max(files_granted())),
         )
         self._peers.on_peer_connected = self._host.peer_connected
         self._peers.on_peer_unreached = self._local.forget_leader

@@ -45,12 +45,13 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerSession,
 )
+from hivenode.runtime.rate_limit import origin_key
 from hivenode.runtime.refusals import Refusals
 from hivenode.runtime.streams import closing
 from hivenode.transport.bounds import check
 from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_message, decode_worker_event, encode_worker_order
-from hivenode.transport.interceptors.calls import Context, error_for, refuse
+from hivenode.transport.interceptors.calls import Context, error_for, origin_of, refuse
 from hivenode.transport.interceptors.intake import STALL_S, write
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
 from hivenode.transport.node_calls import NodeCalls
@@ -273,7 +274,7 @@ class PeerServer:
         mine = self._leadership.hive_id()
         if mine and request.hive_id and mine != request.hive_id:
             raise HiveError(Code.WRONG_HIVE, f"this node is in hive {mine}, the caller in {request.hive_id}")
-        return hive_pb2.ProveResponse(ticket=self._tickets.give(caller))
+        return hive_pb2.ProveResponse(ticket=self._tickets.give(caller, origin_key(origin_of(context.peer()))))
 
     async def _invite(self, request: Any, context: Context) -> Any:
         signed = self._host.accept_invitation(self._proven(context), request.hive_id)

@@ -33,10 +33,11 @@ from hivenode.runtime.ports import (
     TaskRunner,
     Tasks,
 )
-from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, CONNECTIONS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
+from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
 from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
+from hivenode.transport.limits import LIMITS, Limits
 from hivenode.transport.metadata import PEER_TICKET, value_of
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_service import PeerServer
@@ -97,7 +98,7 @@ class ApiServer:
     Args:
         listen: `host:port` of the plain-text API; off loopback only with `insecure`.
         peer_listen: `host:port` of the peer port. Port 0 takes a free one in both.
-        connections_max: how many connections each of the two takes.
+        limits: what they allow.
     """
 
     def __init__(
@@ -108,13 +109,13 @@ class ApiServer:
         insecure: bool,
         ports: ServedPorts,
         peers: GrpcPeers,
-        connections_max: int = CONNECTIONS_MAX,
+        limits: Limits = LIMITS,
     ) -> None:
         self._listen = listen
         self._peer_listen = peer_listen
         self._insecure = insecure
-        self._connections_max = connections_max
-        tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms)
+        self._limits = limits
+        tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms, limits.origin_tickets)
         self._admits = ports.admits
         self._node_calls = NodeCalls(ports.is_voter)
         self._credentials = server_credentials(ports.certificate)
@@ -217,7 +218,7 @@ class ApiServer:
         options = (
             *SERVER_OPTIONS,
             ("grpc.max_concurrent_streams", streams_max),
-            ("grpc.max_allowed_incoming_connections", self._connections_max),
+            ("grpc.max_allowed_incoming_connections", self._limits.connections),
         )
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
         server.add_generic_rpc_handlers(tuple(handlers))

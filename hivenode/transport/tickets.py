@@ -19,6 +19,8 @@ TICKETS_MAX: Final = 4_096
 TICKETS_PER_NODE_MAX: Final = 8
 """A node uses one for each life of its daemon, and a few while connections break and calls race. Anybody can make a key and
 prove it, so what one key holds must not push out the tickets of others."""
+ORIGIN_TICKETS_MAX: Final = TICKETS_MAX // 4
+"""Of all keys that proved themselves from one address, or one /64 of IPv6; the nodes behind one router share it."""
 TICKET_LIFETIME_MS: Final = 3_600_000
 """A ticket that leaked is worth an hour; a new one costs one round trip."""
 TICKET_BYTES: Final = 32
@@ -36,6 +38,7 @@ class OpenChallenge:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ticket:
     caller: NodeId
+    origin: str
     expires_ms: int
 
 
@@ -45,14 +48,18 @@ class Tickets:
     Args:
         hive_id: the hive that this node is in, empty for none.
         now_ms: a clock that never runs back.
+        origin_tickets_max: tickets of one address.
     """
 
-    def __init__(self, hive_id: Callable[[], str], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, hive_id: Callable[[], str], now_ms: Callable[[], int], origin_tickets_max: int = ORIGIN_TICKETS_MAX
+    ) -> None:
         self._hive_id = hive_id
         self._now_ms = now_ms
+        self._origin_tickets_max = origin_tickets_max
         self._challenges: OrderedDict[bytes, OpenChallenge] = OrderedDict()
         self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
-        self._tickets_of: dict[NodeId, list[str]] = {}
+        self._given: dict[str, dict[str, None]] = {}  # by node and by address, oldest first
 
     def open_challenge(self, caller: NodeId, public_key: bytes) -> bytes:
         """A nonce for the caller to sign once."""
@@ -71,22 +78,28 @@ class Tickets:
             raise HiveError(Code.PEER_REJECTED, "the challenge is not known here: ask for a new one")
         return found
 
-    def give(self, caller: NodeId) -> str:
-        """A ticket for a caller that has proven itself; its own oldest makes room, and only then the oldest of all."""
-        while len(own := self._tickets_of.get(caller, [])) >= TICKETS_PER_NODE_MAX:
-            self._end(caller, own[0])
+    def give(self, caller: NodeId, origin: str) -> str:
+        """A ticket for a caller that has proven itself. Its own oldest makes room, then the oldest of its address, and only then
+        the oldest of all.
+
+        Args:
+            origin: the caller's address, by its `origin_key`.
+        """
+        for holder, most in ((caller, TICKETS_PER_NODE_MAX), (origin, self._origin_tickets_max)):
+            while len(own := self._given.get(holder, {})) >= most:
+                self._end(next(iter(own)))
         while len(self._tickets) >= TICKETS_MAX:
-            oldest, given = next(iter(self._tickets.items()))
-            self._end(given.caller, oldest)
+            self._end(next(iter(self._tickets)))
         ticket = secrets.token_urlsafe(TICKET_BYTES)
-        self._tickets_of.setdefault(caller, []).append(ticket)
-        self._tickets[ticket] = _Ticket(caller=caller, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
+        for holder in (caller, origin):
+            self._given.setdefault(holder, {})[ticket] = None
+        self._tickets[ticket] = _Ticket(caller=caller, origin=origin, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
         return ticket
 
     def revoke(self, caller: NodeId) -> None:
         """A node's tickets and challenges end."""
-        for ticket in tuple(self._tickets_of.get(caller, ())):
-            self._end(caller, ticket)
+        for ticket in tuple(self._given.get(caller, ())):
+            self._end(ticket)
         for nonce in [nonce for nonce, opened in self._challenges.items() if opened.caller == caller]:
             del self._challenges[nonce]
 
@@ -95,7 +108,7 @@ class Tickets:
         found = self._tickets.get(ticket)
         if found is None or found.expires_ms <= self._now_ms():
             if found is not None:
-                self._end(found.caller, ticket)
+                self._end(ticket)
             raise HiveError(Code.PEER_REJECTED, "the ticket is not known here: prove yourself again")
         return found.caller
 
@@ -109,10 +122,11 @@ class Tickets:
             )
         return caller
 
-    def _end(self, caller: NodeId, ticket: str) -> None:
-        """A ticket is good no more, and its place among its caller's is free."""
-        self._tickets.pop(ticket, None)
-        own = self._tickets_of[caller]
-        own.remove(ticket)
-        if not own:
-            del self._tickets_of[caller]
+    def _end(self, ticket: str) -> None:
+        """A ticket is good no more, and its place among those of its caller and of its address is free."""
+        ended = self._tickets.pop(ticket)
+        for holder in (ended.caller, ended.origin):
+            own = self._given[holder]
+            del own[ticket]
+            if not own:
+                del self._given[holder]

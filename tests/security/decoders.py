@@ -365,7 +365,7 @@ def _token_seed() -> bytes:
 def _tickets() -> tuple[bytes, Callable[[bytes], object]]:
     """A ticket with its hive, and who looks at such."""
     tickets = Tickets(lambda: HIVE_ID, lambda: NOW_MS)
-    ticket = tickets.give(IDENTITY.node_id).encode()
+    ticket = tickets.give(IDENTITY.node_id, "ip:127.0.0.1").encode()
 
     def read(data: bytes) -> None:
         tickets.open_challenge(IDENTITY.node_id, IDENTITY.public_key)

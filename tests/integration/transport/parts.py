@@ -71,6 +71,7 @@ from hivenode.runtime.ports import (
     WorkerOrder,
 )
 from hivenode.transport.channels import open_channel
+from hivenode.transport.limits import LIMITS, Limits
 from hivenode.transport.peer_link import Self
 from hivenode.transport.peers import GrpcPeers
 from hivenode.transport.servers import ApiServer, ServedPorts
@@ -621,7 +622,8 @@ class Session:
 class Node:
     """One node: its ports' filling, its peers, its servers."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, limits: Limits = LIMITS) -> None:
+        self.limits = limits
         self.identity = Identity(nacl.signing.SigningKey.generate())
         self.certificate = make_certificate()
         self.ports = Ports(world, self.identity, self.certificate)
@@ -639,6 +641,7 @@ class Node:
             insecure=False,
             peers=self.peers,
             ports=self.server_ports(),
+            limits=self.limits,
         )
 
     def server_ports(self) -> ServedPorts:
@@ -709,10 +712,10 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(count: int, world: World | None = None) -> AsyncIterator[list[Node]]:
+async def nodes(count: int, world: World | None = None, limits: Limits = LIMITS) -> AsyncIterator[list[Node]]:
     """Started nodes of one hive; the first leads and the others follow it."""
     shared = world or World()
-    made = [Node(shared) for _ in range(count)]
+    made = [Node(shared, limits) for _ in range(count)]
     try:
         for node in made:
             await node.start()

@@ -30,7 +30,11 @@ from hivenode.runtime.ports import (
     WorkerHello,
 )
 from hivenode.runtime.stores import SnapshotRef
+from hivenode.transport.limits import Limits
+from hivenode.transport.peer_link import SERVICE, Connection
+from hivenode.transport.statuses import code_in
 from tests.integration.transport.parts import DEADLINE_S, HIVE, Node, capabilities, nodes
+from tests.support.relay import relay
 
 KEY = AttemptKey(user="u", task_id="task-001", attempt=1)
 
@@ -197,6 +201,27 @@ async def test_a_node_that_is_not_let_in_gets_no_blob() -> None:
         blob = BlobRef(sha256="0" * 64, size_bytes=1)
         error = await _failure(anext(a.peers.fetch_blob(b.address, blob)))
         assert error.code is Code.NOT_A_MEMBER
+
+
+async def _has_a_ticket_that_counts(connection: Connection) -> bool:
+    fetch: Any = connection.channel.unary_stream(SERVICE + "FetchBlob")
+    call = fetch(
+        hive_pb2.FetchBlobRequest(sha256="0" * 64, size_bytes=1).SerializeToString(), metadata=connection.metadata
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        code = code_in(tuple(await call.trailing_metadata() or ()))
+    assert code in (Code.BLOB_NOT_FOUND, Code.PEER_REJECTED)
+    return code is Code.BLOB_NOT_FOUND
+
+
+async def test_the_keys_of_one_address_push_out_their_own_tickets_and_no_other_addresses() -> None:
+    async with nodes(5, limits=Limits(origin_tickets=2)) as (callee, member, *strangers):
+        of_member = await member.peers.link_to(callee.address).connect(DEADLINE_S)
+        async with relay(callee.server.peer_address, "127.0.0.2") as elsewhere:
+            there = PeerAddress(node_id=callee.id, addresses=(elsewhere,))
+            taken = [await stranger.peers.link_to(there).connect(DEADLINE_S) for stranger in strangers]
+            assert [await _has_a_ticket_that_counts(it) for it in taken] == [False, True, True]
+            assert await _has_a_ticket_that_counts(of_member)
 
 
 async def test_a_bad_hive_id_is_refused_with_a_good_ticket() -> None:

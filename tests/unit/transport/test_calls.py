@@ -13,6 +13,7 @@ from hivenode.transport.routing import ROUTES, RouteKind
 from hivenode.transport.statuses import GRPC_STATUS, MalformedError
 from hivenode.transport.tickets import (
     CHALLENGES_MAX,
+    ORIGIN_TICKETS_MAX,
     TICKET_LIFETIME_MS,
     TICKETS_MAX,
     TICKETS_PER_NODE_MAX,
@@ -55,6 +56,9 @@ def test_only_reads_and_local_calls_are_answered_by_a_follower() -> None:
         assert not (route.writes and route.kind is not RouteKind.LEADER)
 
 
+ORIGIN = "ip:127.0.0.1"
+
+
 class _Clock:
     def __init__(self) -> None:
         self.ms = 0
@@ -72,7 +76,7 @@ def _rejected(check: object, *arguments: object) -> Code:
 def test_a_ticket_lasts_an_hour_and_only_in_its_hive() -> None:
     clock = _Clock()
     tickets = Tickets(lambda: "h", clock.now)
-    ticket = tickets.give(NodeId("a"))
+    ticket = tickets.give(NodeId("a"), ORIGIN)
     assert tickets.check(ticket, "h") == "a"
     assert _rejected(tickets.check, ticket, "g") is Code.WRONG_HIVE
     assert _rejected(tickets.check, ticket, "") is Code.WRONG_HIVE
@@ -92,9 +96,9 @@ def test_a_challenge_counts_once_and_for_its_caller() -> None:
 
 def test_both_tables_are_bounded() -> None:
     tickets = Tickets(lambda: "h", _Clock().now)
-    first_ticket, first_nonce = tickets.give(NodeId("a")), tickets.open_challenge(NodeId("a"), b"")
+    first_ticket, first_nonce = tickets.give(NodeId("a"), ORIGIN), tickets.open_challenge(NodeId("a"), b"")
     for number in range(TICKETS_MAX):
-        tickets.give(NodeId(f"b{number}"))
+        tickets.give(NodeId(f"b{number}"), f"ip:b{number}")
     for _ in range(CHALLENGES_MAX):
         tickets.open_challenge(NodeId("b"), b"")
     assert _rejected(tickets.holder, first_ticket) is Code.PEER_REJECTED
@@ -103,21 +107,30 @@ def test_both_tables_are_bounded() -> None:
 
 def test_one_key_pushes_out_its_own_oldest_tickets_and_nobody_elses() -> None:
     tickets = Tickets(lambda: "h", _Clock().now)
-    of_member = tickets.give(NodeId("member"))
-    of_stranger = [tickets.give(NodeId("stranger")) for _ in range(TICKETS_MAX + TICKETS_PER_NODE_MAX)]
+    of_member = tickets.give(NodeId("member"), ORIGIN)
+    of_stranger = [tickets.give(NodeId("stranger"), ORIGIN) for _ in range(TICKETS_MAX + TICKETS_PER_NODE_MAX)]
     assert tickets.holder(of_member) == "member"
     assert {tickets.holder(ticket) for ticket in of_stranger[-TICKETS_PER_NODE_MAX:]} == {"stranger"}
     assert _rejected(tickets.holder, of_stranger[-TICKETS_PER_NODE_MAX - 1]) is Code.PEER_REJECTED
+
+
+def test_one_address_pushes_out_its_own_oldest_tickets_and_nobody_elses() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    of_member = tickets.give(NodeId("member"), ORIGIN)
+    of_strangers = [tickets.give(NodeId(f"stranger{number}"), "ip:192.0.2.1") for number in range(TICKETS_MAX + 1)]
+    assert tickets.holder(of_member) == "member"
+    assert tickets.holder(of_strangers[-ORIGIN_TICKETS_MAX]) == f"stranger{TICKETS_MAX + 1 - ORIGIN_TICKETS_MAX}"
+    assert _rejected(tickets.holder, of_strangers[-ORIGIN_TICKETS_MAX - 1]) is Code.PEER_REJECTED
 
 
 def test_a_ticket_that_ended_frees_its_place() -> None:
     clock = _Clock()
     tickets = Tickets(lambda: "h", clock.now)
     for _ in range(TICKETS_PER_NODE_MAX):
-        tickets.give(NodeId("a"))
+        tickets.give(NodeId("a"), ORIGIN)
     tickets.revoke(NodeId("a"))
-    old = tickets.give(NodeId("a"))
+    old = tickets.give(NodeId("a"), ORIGIN)
     clock.ms = TICKET_LIFETIME_MS
     assert _rejected(tickets.holder, old) is Code.PEER_REJECTED
-    fresh = [tickets.give(NodeId("a")) for _ in range(TICKETS_PER_NODE_MAX)]
+    fresh = [tickets.give(NodeId("a"), ORIGIN) for _ in range(TICKETS_PER_NODE_MAX)]
     assert {tickets.holder(ticket) for ticket in fresh} == {"a"}
