@@ -34,8 +34,6 @@ PING_STRIKES_MAX: Final = 16
 """Pings that come too fast before the connection is closed; a machine that was paused sends a few at once."""
 HANDSHAKE_MS_MAX: Final = 10_000
 """A connection that has not said by then that it speaks HTTP/2, or shown no TLS, holds a place for nothing."""
-IDLE_MS_MAX: Final = 300_000
-"""A connection without a call for so long is closed; its owner connects anew with the next call, and notices nothing."""
 
 _Options: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -68,7 +66,6 @@ SERVER_OPTIONS: Final[_Options] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
-    ("grpc.max_connection_idle_ms", IDLE_MS_MAX),
     # What a call that is not read yet may hold: gRPC would let it grow to tens of megabytes on a fast network.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", WINDOW_BYTES),

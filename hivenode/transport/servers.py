@@ -156,6 +156,7 @@ class ApiServer:
             member_of=self._member_of,
             is_voter=ports.is_voter,
             node_calls=self._node_calls,
+            limits=limits,
         )
         self._servers: list[grpc.aio.Server] = []
         self._health: list[Any] = []
@@ -219,6 +220,7 @@ class ApiServer:
             *SERVER_OPTIONS,
             ("grpc.max_concurrent_streams", streams_max),
             ("grpc.max_allowed_incoming_connections", self._limits.connections),
+            ("grpc.max_connection_idle_ms", self._limits.idle_ms),
         )
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[self._intake])
         server.add_generic_rpc_handlers(tuple(handlers))

@@ -6,8 +6,8 @@ after a look at who calls and what the method can need.
 
 | request | who | size | comes within |
 |---|---|---|---|
-| of most methods | anybody | `SMALL_BYTES_MAX` | `SMALL_PATIENCE_S` |
-| with an archive or result in it | whose session stands | `MESSAGE_BYTES_MAX` | `LARGE_PATIENCE_S` |
+| of most methods | anybody | `SMALL_BYTES_MAX` | `small_patience_s` |
+| with an archive or result in it | whose session stands | `MESSAGE_BYTES_MAX` | `large_patience_s` |
 | a stream of a user's | whose session stands | `PIECE_BYTES_MAX` a piece | `STALL_BYTES` each `STALL_S` |
 | of a peer's stream | a proven member (`peer_service.py`) | `MESSAGE_BYTES_MAX` a frame | |
 
@@ -39,9 +39,10 @@ from google.protobuf.message import DecodeError
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.runtime.rate_limit import origin_key
-from hivenode.transport.channels import CALLS_MAX, MESSAGE_BYTES_MAX
+from hivenode.transport.channels import MESSAGE_BYTES_MAX
 from hivenode.transport.interceptors.calls import Context, origin_of, refuse
 from hivenode.transport.interceptors.turns import Turns, overloaded
+from hivenode.transport.limits import Limits
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_link import SERVICE
 from hivenode.transport.receptions import Receptions
@@ -57,9 +58,6 @@ HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 """Two of the largest requests at once. A board with 1 GiB that leads a hive has this, and the copies made of it, to spare."""
 BULKY_AT_ONCE_MAX: Final = 4
 """Answers of up to `MESSAGE_BYTES_MAX` that are made at once, since their size is known only when they are there."""
-SMALL_PATIENCE_S: Final = 10.0
-LARGE_PATIENCE_S: Final = 60.0
-"""The documented 100 MB at 14 Mbit/s; on a slower line UploadTaskStream goes on as long as it moves."""
 STALL_S: Final = 60.0
 STALL_BYTES: Final = 64 << 10
 """A stream that brings less than this in `STALL_S` holds its place for nothing."""
@@ -69,9 +67,6 @@ CONNECTION_CALLS_MAX: Final = 256
 """Calls under way on one connection that is no peer's: a program with as many threads waits for its own answers."""
 ADDRESS_CALLS_MAX: Final = 1_024
 """Of one address, or one /64 of IPv6, a quarter of all; all programs of one machine share it."""
-STRANGERS_CALLS_MAX: Final = CALLS_MAX * 3 // 4
-"""Of all at the peer port that are no members: the rest is kept for these, or a stranger with many addresses would stop the
-hive. Programs at the API's own port are no part of it: that server has places of its own."""
 _HEALTH_WATCH: Final = "/grpc.health.v1.Health/Watch"
 _STRANGERS: Final = "all strangers"
 
@@ -93,6 +88,7 @@ class Intake(grpc.aio.ServerInterceptor):
         member_of: the proven member that makes a call; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
+        limits: what is allowed at the most.
     """
 
     def __init__(
@@ -105,6 +101,7 @@ class Intake(grpc.aio.ServerInterceptor):
         member_of: Callable[[Context], NodeId | None],
         is_voter: Callable[[NodeId], bool],
         node_calls: NodeCalls,
+        limits: Limits,
     ) -> None:
         self._large = frozenset(large)
         self._bulky = frozenset(bulky)
@@ -114,6 +111,7 @@ class Intake(grpc.aio.ServerInterceptor):
         self._member_of = member_of
         self._is_voter = is_voter
         self._node_calls = node_calls
+        self._limits = limits
         self._receptions = Receptions()
         self._handlers: dict[str, Any] = {}
         self._calls: Counter[str] = Counter()
@@ -274,7 +272,7 @@ class Intake(grpc.aio.ServerInterceptor):
         network = origin_key(origin_of(peer))
         bounds = [(peer, CONNECTION_CALLS_MAX), (network, ADDRESS_CALLS_MAX)]
         if _is_at_peer_port(context):
-            bounds.append((_STRANGERS, STRANGERS_CALLS_MAX))
+            bounds.append((_STRANGERS, self._limits.strangers_calls))
         for key, most in bounds:
             if self._calls[key] >= most:
                 whose = "strangers" if key == _STRANGERS else "this client"
@@ -327,7 +325,7 @@ class Intake(grpc.aio.ServerInterceptor):
                 connection=context.peer(),
                 client=client,
                 known=known,
-                patience_s=LARGE_PATIENCE_S if large else SMALL_PATIENCE_S,
+                patience_s=self._limits.large_patience_s if large else self._limits.small_patience_s,
             )
         if data is grpc.aio.EOF:
             return None

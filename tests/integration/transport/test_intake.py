@@ -14,14 +14,15 @@ import pytest
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import BlobRef
 from hivenode.transport.channels import API_STREAMS_MAX
-from hivenode.transport.interceptors import intake
 from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
+from hivenode.transport.limits import SMALL_PATIENCE_S, Limits
 from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX
 from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, nodes, stored
 
 ANSWER_S = 10.0
+SHORT_S = 0.2
 LARGE = sorted(name for name, route in ROUTES.items() if route.large)
 
 
@@ -148,12 +149,9 @@ async def test_nobody_may_wait_for_the_health_to_change(client: Client) -> None:
     assert await watch.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_strangers_together_leave_room_for_members(
-    node: Node, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(intake, "STRANGERS_CALLS_MAX", 3)
+async def test_strangers_together_leave_room_for_members(world: World, client: Client) -> None:
     token = await client.log_in()
-    async with nodes(2, world) as (member, callee):
+    async with nodes(2, world, Limits(strangers_calls=3)) as (member, callee):
         connection = await member.peers.link_to(callee.address).connect(ANSWER_S)
         world.gate = asyncio.Event()
         strangers = [Client(callee.server.peer_address, callee.peer_channel) for _ in range(3)]
@@ -171,40 +169,44 @@ async def test_strangers_together_leave_room_for_members(
             await each.channel.close()
 
 
-async def test_strangers_at_the_peer_port_leave_the_programs_of_the_machine_alone(
-    node: Node, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(intake, "STRANGERS_CALLS_MAX", 3)
-    token = await client.log_in()
-    world.gate = asyncio.Event()
-    remote = Client(node.server.peer_address, node.peer_channel)
-    calls = _held(remote, token, 3)
-    try:
-        await _entered(world, 3)
-        answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
-        assert answer.success
-    finally:
-        world.gate.set()
-        await asyncio.gather(*calls)
-        await remote.channel.close()
+@pytest.mark.parametrize("busy", ["the peer port", "the machine's own port"])
+async def test_strangers_and_the_programs_of_the_machine_take_no_place_of_each_other(world: World, busy: str) -> None:
+    async with nodes(1, world, Limits(strangers_calls=3)) as (node,):
+        program = Client(node.server.api_address)
+        remote = Client(node.server.peer_address, node.peer_channel)
+        token = await program.log_in()
+        world.gate = asyncio.Event()
+        many, one = (remote, program) if busy == "the peer port" else (program, remote)
+        calls = _held(many, token, 3)
+        try:
+            await _entered(world, 3)
+            answer, _ = await one.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+            assert answer.success
+        finally:
+            world.gate.set()
+            await asyncio.gather(*calls)
+            for each in (program, remote):
+                await each.channel.close()
 
 
-async def test_programs_of_the_machine_take_no_place_of_strangers_at_the_peer_port(
-    node: Node, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(intake, "STRANGERS_CALLS_MAX", 3)
-    token = await client.log_in()
-    world.gate = asyncio.Event()
-    calls = _held(client, token, 3)
-    remote = Client(node.server.peer_address, node.peer_channel)
-    try:
-        await _entered(world, 3)
-        answer, _ = await remote.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
-        assert answer.success
-    finally:
-        world.gate.set()
-        await asyncio.gather(*calls)
-        await remote.channel.close()
+@pytest.mark.parametrize(
+    ("method", "short"),
+    [
+        ("/nodepool.UserService/Login", Limits(small_patience_s=SHORT_S)),
+        ("/nodepool.MasterNodeService/UploadTask", Limits(large_patience_s=SHORT_S)),
+    ],
+)
+async def test_a_request_that_does_not_come_ends_though_nobody_waits(world: World, method: str, short: Limits) -> None:
+    async with nodes(1, world, short) as (node,):
+        program = Client(node.server.api_address)
+        token = await program.log_in()
+        call: Any = program.channel.stream_unary(method)(
+            metadata=[("authorization", f"Bearer {token}")], timeout=SMALL_PATIENCE_S / 2
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert code_of(caught.value) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
+        await program.channel.close()
 
 
 async def test_slow_uploads_of_users_take_no_place_of_a_workers_results(world: World) -> None:

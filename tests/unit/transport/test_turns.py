@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from hivenode.errors import Code, HiveError
-from hivenode.transport.interceptors.turns import SLOW_USERS_MAX, TURNS_MAX, Turns
+from hivenode.transport.interceptors.turns import SLOW_STRANGERS_MAX, SLOW_USERS_MAX, TURNS_MAX, Turns
 
 DEADLINE_S = 10.0
 
@@ -69,23 +71,52 @@ async def test_turns_go_round_by_connection() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_slow_requests_of_users_go_on_while_others_are_served() -> None:
+@asynccontextmanager
+async def _crowd(turns: Turns) -> AsyncIterator[None]:
+    """Strangers whose requests never come; when the block begins, most of them were told to go."""
+    never = [
+        asyncio.ensure_future(_read(turns, asyncio.get_running_loop().create_future(), f"bad{number}"))
+        for number in range(20)
+    ]
+    gone: set[asyncio.Future[str]] = set()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(gone) < 10:  # All are told to go but those that got a place, or the last turns.
+                gone |= (await asyncio.wait(set(never) - gone, return_when=asyncio.FIRST_COMPLETED))[0]
+        yield
+    finally:
+        for task in never:
+            task.cancel()
+        await asyncio.gather(*never, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("known", "places"), [(False, SLOW_STRANGERS_MAX), (True, SLOW_USERS_MAX)])
+async def test_slow_requests_go_on_while_others_are_served(known: bool, places: int) -> None:
     turns, loop = Turns(), asyncio.get_running_loop()
-    slow: list[asyncio.Future[str]] = [loop.create_future() for _ in range(SLOW_USERS_MAX)]
+    slow: list[asyncio.Future[str]] = [loop.create_future() for _ in range(places)]
     tasks = [
-        asyncio.ensure_future(_read(turns, what, f"c{number}", client=f"user:{number}", known=True))
+        asyncio.ensure_future(_read(turns, what, f"c{number}", client=f"slow{number}", known=known))
         for number, what in enumerate(slow)
     ]
     await asyncio.sleep(0)
-    never = [asyncio.ensure_future(_read(turns, loop.create_future(), f"bad{number}")) for number in range(20)]
-    async with asyncio.timeout(DEADLINE_S):
-        gone: set[asyncio.Future[str]] = set()
-        while len(gone) < 10:  # All are told to go but those that got a place, or the last turns.
-            gone |= (await asyncio.wait(set(never) - gone, return_when=asyncio.FIRST_COMPLETED))[0]
+    async with _crowd(turns):
         assert not any(task.done() for task in tasks)
         for what in slow:
             what.set_result("whole")
-        assert await asyncio.gather(*tasks) == ["whole"] * SLOW_USERS_MAX
-    for task in never:
-        task.cancel()
-    await asyncio.gather(*never, return_exceptions=True)
+        assert await asyncio.gather(*tasks) == ["whole"] * places
+
+
+async def test_one_user_has_one_slow_place_and_another_the_other() -> None:
+    turns, loop = Turns(), asyncio.get_running_loop()
+    mine, mine_too, anothers = (loop.create_future() for _ in range(3))
+    first = asyncio.ensure_future(_read(turns, mine, "c0", client="me", known=True))
+    second = asyncio.ensure_future(_read(turns, mine_too, "c1", client="me", known=True))
+    third = asyncio.ensure_future(_read(turns, anothers, "c2", client="another", known=True))
+    await asyncio.sleep(0)
+    async with _crowd(turns):
+        with pytest.raises(HiveError) as caught:
+            await second
+        assert caught.value.code is Code.OVERLOADED
+        mine.set_result("mine")
+        anothers.set_result("another's")
+        assert (await first, await third) == ("mine", "another's")
