@@ -43,10 +43,10 @@ def _stand(state: RaftState, *, transfer: bool) -> None:
 
 
 def _ask(state: RaftState, *, pre_vote: bool, transfer: bool) -> None:
-    queue = state.outbox if pre_vote else state.outbox_durable
+    say = state.outbox.append if pre_vote else state.say_when_durable
     commit, commit_term = state.log.last_committed()
     for member in sorted((state.conf.voters | state.conf.voters_outgoing) - {state.me}):
-        queue.append(
+        say(
             VoteRequest(
                 to=member,
                 from_=state.me,
@@ -106,7 +106,7 @@ def _learn_commit(state: RaftState, message: VoteRequest | VoteResponse) -> None
 def answer(state: RaftState, request: VoteRequest, *, granted: bool) -> None:
     """Answers a candidate, as soon as what the answer rests on is durable."""
     commit, commit_term = state.log.last_committed()
-    state.outbox_durable.append(
+    state.say_when_durable(
         VoteResponse(
             to=request.from_,
             from_=state.me,

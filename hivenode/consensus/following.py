@@ -54,13 +54,13 @@ def _needs_snapshot(state: RaftState, message: AppendRequest) -> bool:
 
 
 def _accept(state: RaftState, message: AppendRequest | SnapshotOffer, index: int) -> None:
-    state.outbox_durable.append(AppendResponse(to=message.from_, from_=state.me, term=state.term, index=index))
+    state.say_when_durable(AppendResponse(to=message.from_, from_=state.me, term=state.term, index=index))
 
 
 def _reject(state: RaftState, message: AppendRequest) -> None:
     hint = min(message.prev_index, state.log.last_index())
     hint_index, hint_term = state.log.find_conflict_by_term(hint, message.prev_term)
-    state.outbox_durable.append(
+    state.say_when_durable(
         AppendResponse(
             to=message.from_,
             from_=state.me,
@@ -82,8 +82,10 @@ def handle_heartbeat(state: RaftState, message: Heartbeat) -> None:
         state.conflicts_refused += 1
     answer = HeartbeatResponse(to=message.from_, from_=state.me, term=state.term, context=message.context)
     # The answer speaks in this term, so it waits for the term to be durable, but not for entries.
-    known = state.durable_vote == (state.term, state.vote)
-    (state.outbox if known else state.outbox_durable).append(answer)
+    if state.durable_vote == (state.term, state.vote):
+        state.outbox.append(answer)
+    else:
+        state.say_when_durable(answer)
 
 
 def _is_newcomer(state: RaftState) -> bool:
@@ -112,4 +114,4 @@ def answer_stale_leader(state: RaftState, leader: AppendRequest | Heartbeat | Sn
     With pre-vote a member that came back with a higher term cannot make others follow by a vote; without this answer the
     old leader would never learn the higher term and the member would never hear a leader.
     """
-    state.outbox_durable.append(AppendResponse(to=leader.from_, from_=state.me, term=state.term, index=0))
+    state.say_when_durable(AppendResponse(to=leader.from_, from_=state.me, term=state.term, index=0))

@@ -254,7 +254,7 @@ class RawNode:
             snapshot=snapshot,
             committed_entries=tuple(raft.log.applicable(raft.config.max_committed_bytes_per_ready)),
             messages=tuple(raft.outbox),
-            messages_after_persist=tuple(raft.outbox_durable),
+            messages_after_persist=tuple(raft.outbox_durable.values()),
             read_states=tuple(raft.read_states),
             must_sync=must_sync,
         )

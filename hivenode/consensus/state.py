@@ -3,7 +3,8 @@
 Rules:
 - Term, vote and role change only here, so that what belongs together is reset together.
 - A message goes into one of two queues. `outbox` may be sent at once. `outbox_durable` waits until term, vote, entries
-  and snapshot of the same Ready are on disk: whatever lets others count on this member's memory goes there.
+  and snapshot of the same Ready are on disk: whatever lets others count on this member's memory goes there. A disk may take
+  long, so it holds the newest message of each kind to each member and no more (`say_when_durable`).
 - Time is `now_ms`, the last that `tick` told. All waiting is a deadline compared with it.
 
 State table (who wins and loses votes: `election`; what followers do: `following`; what leaders do: `replication`):
@@ -19,17 +20,31 @@ State table (who wins and loses votes: `election`; what followers do: `following
 from __future__ import annotations
 
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 from hivenode.consensus.config import RaftConfig, Role
 from hivenode.consensus.log import LogView, RaftLog
-from hivenode.consensus.messages import Entry, EntryKind, HardState, MemberId, Message, ReadState
+from hivenode.consensus.messages import (
+    AppendResponse,
+    Entry,
+    EntryKind,
+    HardState,
+    HeartbeatResponse,
+    MemberId,
+    Message,
+    ReadState,
+    VoteRequest,
+    VoteResponse,
+)
 from hivenode.consensus.progress import Progress
 from hivenode.consensus.readonly import ReadBatch
 from hivenode.errors import ensure
 
 NEVER_MS: Final = 1 << 62
 """The deadline of what does not happen by itself."""
+
+DurableMessage: TypeAlias = AppendResponse | HeartbeatResponse | VoteRequest | VoteResponse
+"""What speaks for this member's memory."""
 
 
 class RaftState:
@@ -76,7 +91,7 @@ class RaftState:
         self.send_due = False
         """Something changed that may let the leader send; looked at once a Ready, so that one append carries it all."""
         self.outbox: list[Message] = []
-        self.outbox_durable: list[Message] = []
+        self.outbox_durable: dict[tuple[type[DurableMessage], MemberId, bool], DurableMessage] = {}
         self.read_states: list[ReadState] = []
         self.become_follower(self.term, None)
 
@@ -176,6 +191,27 @@ class RaftState:
         self.uncommitted_bytes += entry.size_bytes
         self.send_due = True
         return index
+
+    def say_when_durable(self, message: DurableMessage) -> None:
+        """Sends a message after the next sync, in place of an older one of its kind to the same member.
+
+        What is left out might as well have been lost on the way, and is answered by what stays: whoever asks again, asks for
+        the newest. An acknowledgement says that the log agrees up to its index, which stays true for as long as the term lasts:
+        of two the higher one says both. It never takes the place of a refusal, nor a refusal its place.
+        """
+        match message:
+            case AppendResponse(reject=of_another_kind) | VoteResponse(pre_vote=of_another_kind):
+                pass
+            case _:
+                of_another_kind = False
+        key = (type(message), message.to, of_another_kind)
+        before = self.outbox_durable.pop(key, None)
+        match before, message:
+            case AppendResponse(reject=False), AppendResponse() if before.term == message.term:
+                message = max(before, message, key=lambda answer: answer.index)
+            case _:
+                pass
+        self.outbox_durable[key] = message
 
     def end_transfer(self) -> None:
         self.transfer_target = None

@@ -477,8 +477,8 @@ def test_5_5_a_request_that_comes_twice_does_no_harm() -> None:
     solo = Solo()
     request = append(1, 0, 0, tuple(log_of([1, 1])))
     longer = append(1, 0, 0, tuple(log_of([1, 1, 1])))
-    answers = of_kind(solo.step(longer, request, request), AppendResponse)
-    assert [m.index for m in answers] == [3, 2, 2]
+    answers = [of_kind(solo.step(once), AppendResponse) for once in (longer, request, request)]
+    assert [m.index for answer in answers for m in answer] == [3, 2, 2]
     assert solo.terms() == [1, 1, 1]
     solo.step(heartbeat(1, commit=1), heartbeat(1, commit=1), request)
     assert [e.index for e in solo.committed] == [1]

@@ -43,7 +43,7 @@ from hivenode.consensus import (
 from hivenode.consensus.quorum import VoteResult, committed_index, vote_result
 from hivenode.errors import Code, HiveError, InvariantError
 from tests.raft.network import Network, ids, voters
-from tests.raft.solo import A, B, C, Solo, ack, heartbeat
+from tests.raft.solo import A, B, C, Solo, ack, heartbeat, vote_request
 
 # Configuration
 
@@ -458,6 +458,58 @@ def test_heartbeats_and_their_answers_go_out_while_the_disk_writes_and_acknowled
     raw.advance(ready)
     with pytest.raises(InvariantError):
         raw.meanwhile()
+
+
+def test_of_what_waits_for_a_slow_disk_each_member_is_told_the_newest_of_its_kind() -> None:
+    """What comes while the disk writes is bounded by the members, however long that lasts."""
+    solo = Solo(term=1)
+    raw = solo.raw
+    raw.step(_append(1, 1))
+    solo.persist()
+    for index in range(2, 51):
+        raw.step(_append(1, index))
+    raw.step(_append(1, 5))  # it comes late, or twice, and says nothing new
+    for index in range(60, 70):
+        raw.step(_append(1, index))
+        raw.step(heartbeat(1))
+    assert len([m for m in raw.meanwhile().messages if isinstance(m, HeartbeatResponse)]) == 10
+    for _ in range(10):
+        for candidate in (B, C):
+            raw.step(vote_request(candidate, 2, pre_vote=True))
+            raw.step(vote_request(candidate, 1))
+    assert [m.index for m in solo.finish() if isinstance(m, AppendResponse)] == [1]
+    told = solo.persist() + solo.finish()
+    answers = [m for m in told if isinstance(m, AppendResponse)]
+    assert [(m.index, m.reject, m.hint_index) for m in answers] == [(50, False, 0), (68, True, 50)]
+    votes = [(m.to, m.pre_vote) for m in told if isinstance(m, VoteResponse)]
+    assert sorted(votes) == [(B, False), (B, True), (C, False), (C, True)]
+    assert len(told) == len(answers) + len(votes)
+
+
+def test_what_a_leader_of_a_term_that_is_not_durable_yet_is_told_is_the_newest_too() -> None:
+    solo = Solo(term=1)
+    raw = solo.raw
+    raw.step(_append(1, 1))
+    solo.persist()
+    raw.step(_append(1, 2))
+    for term in (2, 3):
+        for context in (b"1", b"2", b"3"):
+            raw.step(replace(heartbeat(term), context=context))
+    raw.step(AppendRequest(to=A, from_=B, term=3, prev_index=1, prev_term=1, entries=(), commit=0))
+    solo.finish()
+    told = solo.persist() + solo.finish()
+    assert told == [
+        HeartbeatResponse(to=B, from_=A, term=3, context=b"3"),
+        AppendResponse(to=B, from_=A, term=3, index=1),
+    ]
+
+
+def _append(term: int, index: int) -> AppendRequest:
+    """One entry at this place, after another of the same term."""
+    entries = (Entry(term=term, index=index),)
+    return AppendRequest(
+        to=A, from_=B, term=term, prev_index=index - 1, prev_term=min(index - 1, term), entries=entries, commit=0
+    )
 
 
 def test_a_leader_whose_disk_takes_nothing_asks_the_best_voter_to_take_over_and_does_not_stand_meanwhile() -> None:
