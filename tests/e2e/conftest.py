@@ -1,15 +1,23 @@
-"""What all end-to-end tests share: engines, and the daemons' own words beside a failure."""
+"""What all end-to-end tests share: engines, a network, and the daemons' own words beside a failure."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.support.daemons import logs_of_the_living
 from tests.support.docker_engine import docker_host
+from tests.support.namespaces import Lan, lan
 
 __all__ = ["docker_host"]
+
+
+@pytest.fixture
+def network() -> Iterator[Lan]:
+    """Four hosts, for the tests in `netns`."""
+    with lan(4) as made:
+        yield made
 
 
 @pytest.hookimpl(wrapper=True)

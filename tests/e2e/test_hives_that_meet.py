@@ -11,18 +11,12 @@ import pytest
 from hivenode.pb import hive_pb2
 from tests.e2e.user import User
 from tests.support.daemons import Daemon, Hive, wait_for
-from tests.support.namespaces import Lan, lan
+from tests.support.namespaces import Lan
 
 pytestmark = pytest.mark.netns
 
 GRANT_CPT = 1000
 MET_DEADLINE_S = 60.0
-
-
-@pytest.fixture
-def network() -> Iterator[Lan]:
-    with lan(4) as made:
-        yield made
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hivenode.pb import nodepool_pb2
 from tests.e2e.user import PAUSE_S, USERS, CallError, User, if_done
 from tests.support.avahi import avahi, browse
 from tests.support.daemons import Daemon, Hive, wait_for
-from tests.support.namespaces import Lan, lan
+from tests.support.namespaces import Lan
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -29,12 +29,6 @@ JOINED_DEADLINE_S = 20.0
 NEXT_WRITE_DEADLINE_S = 20.0
 TRY_S = 5.0
 GRANT_CPT = 1000
-
-
-@pytest.fixture
-def network() -> Iterator[Lan]:
-    with lan(4) as made:
-        yield made
 
 
 @pytest.fixture

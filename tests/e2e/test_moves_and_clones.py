@@ -11,19 +11,13 @@ import pytest
 
 from tests.e2e.user import User
 from tests.support.daemons import STOP_DEADLINE_S, Daemon, Hive, wait_for
-from tests.support.namespaces import Lan, lan
+from tests.support.namespaces import Lan
 
 pytestmark = pytest.mark.netns
 
 GRANT_CPT = 1000
 USAGE = 2
 MOVED_DEADLINE_S = 40.0
-
-
-@pytest.fixture
-def network() -> Iterator[Lan]:
-    with lan(4) as made:
-        yield made
 
 
 @pytest.fixture

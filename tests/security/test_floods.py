@@ -9,7 +9,7 @@ import asyncio
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,15 @@ def memory_watched(daemon: Daemon) -> Iterator[None]:
     assert peaks[0] < MEMORY_BYTES_MAX, f"{peaks[0] >> 20} MiB"
 
 
+async def _count(ended: Counter[str], call: Awaitable[Any]) -> None:
+    """Notes how a call ends."""
+    try:
+        await call
+        ended["OK"] += 1
+    except grpc.aio.AioRpcError as error:
+        ended[error.code().name] += 1
+
+
 def _channel(daemon: Daemon) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(
         daemon.api, options=(("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
@@ -78,11 +87,7 @@ async def _bodies(daemon: Daemon, method: str, count: int, token: str = "") -> C
 
     async def one(number: int) -> None:
         call: Any = channels[number % len(channels)].unary_unary(method)
-        try:
-            await call(body, metadata=metadata, timeout=ATTACK_CALL_S)
-            ended["OK"] += 1
-        except grpc.aio.AioRpcError as error:
-            ended[error.code().name] += 1
+        await _count(ended, call(body, metadata=metadata, timeout=ATTACK_CALL_S))
 
     await asyncio.gather(*(one(number) for number in range(count)))
     for channel in channels:
@@ -122,10 +127,8 @@ def test_large_pieces_of_one_users_uploads_have_a_bound(daemon: Daemon) -> None:
             yield piece
 
         call: Any = channel.stream_unary(f"{HIVE}UploadTaskStream")
-        try:
-            await call(pieces(), metadata=(("authorization", f"Bearer {attacker.token}"),), timeout=ATTACK_CALL_S)
-        except grpc.aio.AioRpcError as error:
-            ended[error.code().name] += 1
+        metadata = (("authorization", f"Bearer {attacker.token}"),)
+        await _count(ended, call(pieces(), metadata=metadata, timeout=ATTACK_CALL_S))
 
     async def attack() -> None:
         async with _channel(daemon) as channel:
@@ -145,10 +148,7 @@ def test_large_requests_of_a_worker_have_a_bound(daemon: Daemon) -> None:
 
     async def one(connection: Connection) -> None:
         call: Any = connection.channel.unary_unary(f"{USERS}Login")
-        try:
-            await call(body, metadata=connection.metadata, timeout=ATTACK_CALL_S)
-        except grpc.aio.AioRpcError as error:
-            ended[error.code().name] += 1
+        await _count(ended, call(body, metadata=connection.metadata, timeout=ATTACK_CALL_S))
 
     async def attack() -> None:
         rogue = Rogue(daemon.status().hive_id)
@@ -221,11 +221,7 @@ def test_a_client_that_floods_leaves_others_their_calls(daemon: Daemon) -> None:
 
             async def loop() -> None:
                 while not done.is_set():
-                    try:
-                        await call(b"", timeout=ATTACK_CALL_S)
-                        ended["OK"] += 1
-                    except grpc.aio.AioRpcError as error:
-                        ended[error.code().name] += 1
+                    await _count(ended, call(b"", timeout=ATTACK_CALL_S))
 
             await asyncio.gather(*(loop() for _ in range(FLOOD_CALLS)))
 

@@ -144,6 +144,15 @@ class World:
         self.entered = asyncio.Event()
         self.refuse_uploads = False
 
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[asyncio.Event]:
+        """The call that the block makes stands before the gate, which is shut, when the block has ended."""
+        self.gate = asyncio.Event()
+        self.entered.clear()
+        yield self.gate
+        async with asyncio.timeout(DEADLINE_S):
+            await self.entered.wait()
+
     async def pass_gate(self, caller: Caller) -> None:
         """Notes the caller, fails as told, and waits where the test wants calls to wait."""
         self.callers.append(caller)

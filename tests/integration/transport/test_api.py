@@ -17,26 +17,8 @@ from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserRole
 from hivenode.transport.routing import ROUTES, Access, Shape
 from tests.integration.transport.client import Client, code_of
-from tests.integration.transport.parts import Node, World, nodes, stored
+from tests.integration.transport.parts import Node, World, stored
 from tests.support.requests import breaches
-
-
-@pytest.fixture
-async def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def node(world: World) -> AsyncIterator[Node]:
-    async with nodes(1, world) as (only,):
-        yield only
-
-
-@pytest.fixture
-async def client(node: Node) -> AsyncIterator[Client]:
-    made = Client(node.server.api_address)
-    yield made
-    await made.channel.close()
 
 
 async def test_the_documents_example_works_word_by_word(client: Client) -> None:

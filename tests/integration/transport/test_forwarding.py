@@ -86,15 +86,12 @@ async def test_a_write_in_flight_survives_the_leaders_death_and_is_done_once() -
     world = World()
     async with nodes(3, world) as (leader, follower, successor):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token, hive_idempotency_key="k"))
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding() as gate:
+            sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token, hive_idempotency_key="k"))
         # The leader does the transfer but dies before its answer leaves.
         world.done[("testuser", "k")] = 990
         await leader.server.stop(0)
-        world.gate.set()
+        gate.set()
         successor.ports.lead()
         follower.ports.follow(successor.address)
         async with asyncio.timeout(DEADLINE_S):
@@ -121,11 +118,8 @@ async def test_a_follower_that_is_elected_meanwhile_answers_itself() -> None:
     world = World()
     async with nodes(2, world) as (leader, follower):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token, hive_idempotency_key="k"))
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding():
+            sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token, hive_idempotency_key="k"))
         # The old leader does not answer and resets nothing, as when its machine lost its power.
         follower.ports.lead()
         world.gate = None
@@ -152,13 +146,10 @@ async def test_a_write_that_may_have_arrived_is_unknown_at_the_deadline() -> Non
     world = World()
     async with nodes(2, world) as (leader, follower):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(
-            client.method("Transfer")(TRANSFER, metadata=[("authorization", f"Bearer {token}")], timeout=1.5)
-        )
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding():
+            sent = asyncio.ensure_future(
+                client.method("Transfer")(TRANSFER, metadata=[("authorization", f"Bearer {token}")], timeout=1.5)
+            )
         await leader.server.stop(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await sent
@@ -171,14 +162,11 @@ async def test_a_write_that_may_have_arrived_is_unknown_also_when_the_next_leade
     world = World()
     async with nodes(3, world) as (leader, follower, successor):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(client.failing("Transfer", TRANSFER, token, hive_idempotency_key="k"))
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding() as gate:
+            sent = asyncio.ensure_future(client.failing("Transfer", TRANSFER, token, hive_idempotency_key="k"))
         await leader.server.stop(0)
         world.failure = HiveError(code, "nothing was done")
-        world.gate.set()
+        gate.set()
         successor.ports.lead()
         follower.ports.follow(successor.address)
         async with asyncio.timeout(DEADLINE_S):
@@ -193,11 +181,8 @@ async def test_a_write_that_may_have_arrived_is_unknown_also_when_no_leader_foll
     world = World()
     async with nodes(2, world) as (leader, follower):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(client.failing("Transfer", TRANSFER, token, hive_idempotency_key="k"))
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding():
+            sent = asyncio.ensure_future(client.failing("Transfer", TRANSFER, token, hive_idempotency_key="k"))
         follower.ports.follow(None)
         await leader.server.stop(0)
         async with asyncio.timeout(DEADLINE_S):
@@ -226,11 +211,8 @@ async def test_a_call_in_flight_to_a_silent_leader_ends_soon_when_nobody_leads(
     world = World()
     async with nodes(2, world) as (_, follower):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(client.failing(method, request_message, token))
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding():
+            sent = asyncio.ensure_future(client.failing(method, request_message, token))
         follower.ports.follow(None)
         async with asyncio.timeout(SOON_S):
             assert code_of(await sent)[1:] == said
@@ -267,13 +249,10 @@ async def test_an_upload_to_a_silent_leader_ends_soon_when_nobody_leads() -> Non
     world = World()
     async with nodes(2, world) as (_, follower):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        raw = client.method("UploadTaskStream")
-        piece = hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="big"))
-        sent = raw(iter([piece]), metadata=[("authorization", f"Bearer {token}")], timeout=DEADLINE_S)
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding():
+            raw = client.method("UploadTaskStream")
+            piece = hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="big"))
+            sent = raw(iter([piece]), metadata=[("authorization", f"Bearer {token}")], timeout=DEADLINE_S)
         follower.ports.follow(None)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async with asyncio.timeout(SOON_S):
@@ -424,13 +403,10 @@ async def test_a_client_that_goes_away_ends_its_forwarded_call() -> None:
     world = World()
     async with nodes(2, world) as (_, follower):
         client, token = await _logged_in(follower.server.api_address, world)
-        world.gate = asyncio.Event()
-        world.entered.clear()
-        sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token))
-        async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
+        async with world.holding() as gate:
+            sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token))
         sent.cancel()
         await asyncio.wait({sent})
-        world.gate.set()
+        gate.set()
         assert (await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(token=token)))[0].success
         await client.channel.close()

@@ -26,24 +26,6 @@ SHORT_S = 0.2
 LARGE = sorted(name for name, route in ROUTES.items() if route.large)
 
 
-@pytest.fixture
-async def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def node(world: World) -> AsyncIterator[Node]:
-    async with nodes(1, world) as (only,):
-        yield only
-
-
-@pytest.fixture
-async def client(node: Node) -> AsyncIterator[Client]:
-    made = Client(node.server.api_address)
-    yield made
-    await made.channel.close()
-
-
 @pytest.mark.parametrize("method", LARGE)
 async def test_who_shows_no_session_is_refused_before_a_large_request_is_read(client: Client, method: str) -> None:
     # Nothing is ever sent: only a server that looks before it reads can answer.

@@ -147,13 +147,11 @@ async def test_a_node_that_is_cut_off_loses_the_calls_that_it_brought_for_others
         user = Client(leader.server.api_address)
         token = await user.log_in()
         connection = await _connection(worker, leader)
-        world.gate = asyncio.Event()
-        world.entered.clear()
         request = nodepool_pb2.TransferRequest(receiver_username="testuser", amount=1).SerializeToString()
         transfer: Any = connection.channel.unary_unary("/nodepool.UserService/Transfer")
-        call = transfer(request, metadata=(*connection.metadata, ("authorization", f"Bearer {token}")))
+        async with world.holding():
+            call = transfer(request, metadata=(*connection.metadata, ("authorization", f"Bearer {token}")))
         async with asyncio.timeout(DEADLINE_S):
-            await world.entered.wait()
             leader.server.cut_off(worker.id)
             assert await call.code() is not grpc.StatusCode.OK
         await user.channel.close()

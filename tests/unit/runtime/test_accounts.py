@@ -60,6 +60,15 @@ async def accounts(hive: LocalAgreement, config: Config) -> AsyncIterator[HiveAc
 
 
 @pytest.fixture
+async def guarded(hive: LocalAgreement, tmp_path: Path) -> AsyncIterator[HiveAccounts]:
+    """Those of a hive that takes two wrong passwords a minute, with ann among them."""
+    made = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
+    await made.register("ann", "secret", "", call())
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
 async def token(accounts: HiveAccounts) -> str:
     await accounts.register("Ann", "secret", "ann@example.org", call())
     return await accounts.login("ann", "secret", call())
@@ -195,49 +204,36 @@ async def test_registrations_and_logins_are_limited_by_address(hive: LocalAgreem
 
 @pytest.mark.parametrize("name", ["ann", "nobody"])
 async def test_wrong_passwords_of_one_account_are_limited_from_all_addresses_together(
-    hive: LocalAgreement, tmp_path: Path, name: str
+    hive: LocalAgreement, guarded: HiveAccounts, name: str
 ) -> None:
-    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
-    await accounts.register("ann", "secret", "", call())
     for number in range(4):
-        await accounts.login("Ann", "secret", call(origin=f"ip:10.0.1.{number}"))  # right ones are not counted
-    tries = [await code_of(accounts.login(name, "wrong", call(origin=f"ip:10.0.0.{n}"))) for n in range(3)]
+        await guarded.login("Ann", "secret", call(origin=f"ip:10.0.1.{number}"))  # right ones are not counted
+    tries = [await code_of(guarded.login(name, "wrong", call(origin=f"ip:10.0.0.{n}"))) for n in range(3)]
     assert tries == [Code.INVALID_PASSWORD, Code.INVALID_PASSWORD, Code.RATE_LIMITED]
-    assert await code_of(accounts.login(name, "secret", call(origin="ip:10.0.0.9"))) is Code.RATE_LIMITED
+    assert await code_of(guarded.login(name, "secret", call(origin="ip:10.0.0.9"))) is Code.RATE_LIMITED
     hive.clock_ms += 60_000
-    assert await code_of(accounts.login(name, "wrong", call())) is Code.INVALID_PASSWORD
-    await accounts.aclose()
+    assert await code_of(guarded.login(name, "wrong", call())) is Code.INVALID_PASSWORD
 
 
-async def test_many_tries_at_once_are_no_way_round_the_limit(hive: LocalAgreement, tmp_path: Path) -> None:
-    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
-    await accounts.register("ann", "secret", "", call())
-    tries = await asyncio.gather(*(code_of(accounts.login("ann", f"wrong {n}", call())) for n in range(6)))
+async def test_many_tries_at_once_are_no_way_round_the_limit(guarded: HiveAccounts) -> None:
+    tries = await asyncio.gather(*(code_of(guarded.login("ann", f"wrong {n}", call())) for n in range(6)))
     assert sorted(tries) == sorted([Code.INVALID_PASSWORD] * 2 + [Code.RATE_LIMITED] * 4)
-    await accounts.aclose()
 
 
 async def test_a_try_that_found_the_line_full_is_not_counted(
-    hive: LocalAgreement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guarded: HiveAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a stranger who fills the line has a right password counted as wrong, and its user locked out."""
-    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
-    await accounts.register("ann", "secret", "", call())
     with monkeypatch.context() as full:
         full.setattr("hivenode.runtime.passwords._WAITING_MAX", 0)
-        tries = [await code_of(accounts.login("ann", "secret", call())) for _ in range(4)]
+        tries = [await code_of(guarded.login("ann", "secret", call())) for _ in range(4)]
     assert tries == [Code.OVERLOADED] * 4
-    await accounts.login("ann", "secret", call())
-    tries = [await code_of(accounts.login("ann", "wrong", call())) for _ in range(3)]
+    await guarded.login("ann", "secret", call())
+    tries = [await code_of(guarded.login("ann", "wrong", call())) for _ in range(3)]
     assert tries == [Code.INVALID_PASSWORD, Code.INVALID_PASSWORD, Code.RATE_LIMITED]
-    await accounts.aclose()
 
 
-async def test_a_try_whose_caller_hung_up_is_counted(
-    hive: LocalAgreement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
-    await accounts.register("ann", "secret", "", call())
+async def test_a_try_whose_caller_hung_up_is_counted(guarded: HiveAccounts, monkeypatch: pytest.MonkeyPatch) -> None:
     checking = asyncio.Event()
 
     async def check(*_: object) -> bool:
@@ -249,12 +245,11 @@ async def test_a_try_whose_caller_hung_up_is_counted(
         slow.setattr(PasswordHashing, "matches", check)
         for _ in range(2):
             checking.clear()
-            login = asyncio.create_task(accounts.login("ann", "wrong", call()))
+            login = asyncio.create_task(guarded.login("ann", "wrong", call()))
             await checking.wait()
             login.cancel()
             await asyncio.gather(login, return_exceptions=True)
-    assert await code_of(accounts.login("ann", "wrong", call())) is Code.RATE_LIMITED
-    await accounts.aclose()
+    assert await code_of(guarded.login("ann", "wrong", call())) is Code.RATE_LIMITED
 
 
 async def test_a_repeated_login_is_the_same_session(accounts: HiveAccounts, token: str) -> None:
