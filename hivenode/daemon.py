@@ -53,6 +53,7 @@ from hivenode.runtime.hive_end import Tombstones
 from hivenode.runtime.hive_life import HiveLife
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
+from hivenode.runtime.member_search import MemberSearch
 from hivenode.runtime.open_files import files_granted, raise_limit
 from hivenode.runtime.peer_host import LocalPeerHost
 from hivenode.runtime.ports import PeerAddress
@@ -236,6 +237,7 @@ class Daemon:
         snapshots = SnapshotFolder(path, self._log_store, self._state_store)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._coordinator: Coordinator | None = None
+        self._keeper: VoterKeeper | None = None
         self._digests: DigestKeeper | None = None
         self._mdns: MdnsFinder | None = None
         self._make_node(identity, snapshots)
@@ -324,6 +326,7 @@ class Daemon:
             local=self._local,
             peers=self._peers,
             connected=lambda: self._host.connected,
+            keeper=lambda: self._keeper,
             left=self._leave,
             moves=self._move,
             desk=self._desk,
@@ -415,9 +418,13 @@ class Daemon:
         self._coordinator = Coordinator(
             replica=replica, peers=self._peers, clock_ms=_clock_ms, keep_tasks_ms=self._config.keep_days * _DAY_MS
         )
-        keeper = VoterKeeper(replica=replica, connected=lambda: self._host.connected, clock_ms=_clock_ms)
+        self._keeper = keeper = VoterKeeper(
+            replica=replica, connected=lambda: self._host.connected, hears=self._host.hears, clock_ms=_clock_ms
+        )
+        search = MemberSearch(local=self._local, replica=replica, peers=self._peers)
         self._supervisor.run(self._coordinator.run(), "coordinator")
         self._supervisor.run(keeper.run(), "voters")
+        self._supervisor.run(search.run(), "members")
         self._digests = DigestKeeper(replica=replica, ask=self._compare_digest)
         self._supervisor.run(self._digests.run(), "digests")
         replica.on_leadership(lambda: self._leader_moved(replica))

@@ -77,7 +77,7 @@ class PeerCall:
 
     call: int
     address: str
-    body: IntroduceAsked | InviteAsked | JoinAsked
+    body: IntroduceAsked | InviteAsked | JoinAsked | VotersAsked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,14 @@ class JoinAsked:
     record: SignedNodeRecord
     hops: int = 0
     """How many members passed it on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VotersAsked:
+    """A member that was away asks who has voter right. Answered by node ids, or PERMISSION_DENIED."""
+
+    hive_id: str
+    by: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Weather
 from simulations.node import Node
+from simulations.replica import Replica
 from simulations.world import World
 
 JUMP_MS_MAX: Final = 3_600_000
@@ -403,39 +404,45 @@ class Faults:
             self.world.add_node(f"m{self._added}").boot()
 
     def _leave(self) -> None:
-        """A machine leaves for good; it is switched off when the configuration is without it."""
+        """A machine's owner wants it back, whoever else is down: the hive lets it go when it can decide without it."""
         nodes = self.world.present()
         leader = self.world.leader()
-        if leader is None or leader.replica is None or len(nodes) <= self.world.settings.nodes:
+        if leader is None or leader.steward is None or len(nodes) <= self.world.settings.nodes:
             return
         going = nodes[self._engine.rng.randrange(len(nodes))]
-        if going is not leader and not going.leaving:
+        if going is not leader and not going.leaving and not leader.steward.refusal(going.node_id):
             going.leaving = True
-            self._see_off(going)
+            self.see_off(going)
 
-    def _see_off(self, going: Node) -> None:
-        """Asks until the hive has let the machine go, for an answer may get lost with its leader; then switches it off."""
+    def see_off(self, going: Node) -> None:
+        """Asks until the machine is off the hive's list, for an answer may get lost with its leader. It ends by itself then."""
         leader = self.world.leader()
+        if going.left:
+            return
         if (
             leader is not None
             and leader.replica is not None
+            and leader.steward is not None
             and leader is not going
             and not leader.tainted
             and not leader.is_rotten
         ):
-            status = leader.replica.status()
             if queries.node(leader.replica.view, going.node_id) is not None:
-                command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
-                deadline_us = self._engine.now_us + LEAVE_LOOK_US
-                leader.replica.propose(Write(body=command), deadline_us, lambda _result: None)
-            elif (
-                going.member_id not in status.conf.members()
-                and not status.conf.is_joint
-                and leader.replica.applied_index == status.last_index
-            ):
-                going.left = True
-                self._engine.mark(Kind.LEFT, going.name)
-                going.crash()
-                self._engine.note(f"{going.name} left")
+                if not leader.steward.refusal(going.node_id):
+                    command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
+                    deadline_us = self._engine.now_us + LEAVE_LOOK_US
+                    leader.replica.propose(Write(body=command), deadline_us, lambda _result: None)
+            elif going.replica is None and self._is_out(going, leader.replica):
+                going.leave()  # A node without the log would hear so when it tells the hive its record again.
                 return
-        self._engine.after(LEAVE_LOOK_US, lambda: self._see_off(going))
+        self._engine.after(LEAVE_LOOK_US, lambda: self.see_off(going))
+
+    @staticmethod
+    def _is_out(going: Node, replica: Replica) -> bool:
+        """Whether the configuration is without it, for certain."""
+        status = replica.status()
+        return (
+            going.member_id not in status.conf.members()
+            and not status.conf.is_joint
+            and replica.applied_index == status.last_index
+        )

@@ -61,11 +61,14 @@ from hivenode.runtime.hive_life import (
     JOIN_DEADLINE_S,
     confirmed_by,
 )
+from hivenode.runtime.local import LEADERLESS_S
+from hivenode.runtime.member_search import ASK_DEADLINE_S as VOTERS_DEADLINE_S
+from hivenode.runtime.member_search import PAUSE_S
 from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, says_nothing_new
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
 from hivenode.transport.metadata import HOPS_MAX
-from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, OnAnswer, Write, Written
+from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, OnAnswer, VotersAsked, Write, Written
 from simulations.disk import Bind
 from simulations.engine import SECOND
 
@@ -101,6 +104,7 @@ class HiveLife:
         self._virginity: tuple[bool, int, bool] | None = None
         self._timer_us = 0
         self._telling = False
+        self._asked_us = -int(PAUSE_S * SECOND)
         self._belongs = bool(node.disk.log.hive_id)
         """As `runtime.hive_life` has it."""
 
@@ -321,7 +325,7 @@ class HiveLife:
         def answered(result: JoinOffer | Failure) -> None:
             nonlocal refused
             if isinstance(result, Failure):
-                refused = refused or result.code is Code.PEER_REJECTED
+                refused = refused or result.code in (Code.PEER_REJECTED, Code.NODE_REMOVED)
                 try_next()
                 return
             if self._belongs:
@@ -374,6 +378,7 @@ class HiveLife:
         self.writes_open = True
         names = [self._world.names[record.node_id] for record in records]
         leader = self._world.names[offer.leader.node_id]
+        node.told_voters = frozenset((offer.leader.node_id, *offer.voters))
         node.search.meet([leader, *names])
         node.search.leader = leader
         node.enter(holds_log=offer.voter_rights)
@@ -423,6 +428,11 @@ class HiveLife:
         except DecodeError:
             answer(Failure(code=Code.PEER_REJECTED, text="the node record is not valid"))
             return
+        if queries.was_removed(replica.view, joiner.node_id, joiner.incarnation) and (
+            self._world.member_of(joiner.node_id, joiner.incarnation) in replica.conf.members()
+        ):
+            answer(Failure(code=Code.OVERLOADED, text="it was removed, and its vote still counts"))
+            return
         known = queries.node(replica.view, joiner.node_id)
         if known is None or known.kind is not NodeKind.HIVE:
             self._admit(replica, asked, answer)
@@ -433,6 +443,15 @@ class HiveLife:
             addresses_to_ask(admitted, newcomer),
             lambda claims: self._judge(replica, asked, answer, (admitted, newcomer, claims)),
         )
+
+    def asked_for_voters(self, asked: VotersAsked, answer: OnAnswer) -> None:
+        """A member that was away wants to know who came."""
+        node, replica = self._node, self._node.replica
+        if replica is None or not node.takes_part(self._world.nodes[self._world.names[asked.by]]):
+            answer(Failure(code=Code.PERMISSION_DENIED, text="it takes no part in consensus"))
+            return
+        entries = queries.nodes(replica.view)
+        answer(tuple((entry.node_id, entry.addresses) for entry in entries if entry.rights is NodeRights.VOTER))
 
     def _forward_join(self, asked: JoinAsked, answer: OnAnswer) -> None:
         """A member that does not lead asks the leader, as `transport.peer_service` does."""
@@ -488,7 +507,7 @@ class HiveLife:
                 return
             entry = queries.node(replica.view, joiner.node_id)
             if result.refused:
-                answer(Failure(code=Code.PEER_REJECTED, text=result.message))
+                answer(Failure(code=Code(result.code), text=result.message))
                 return
             later = (
                 entry.sequence if entry is not None and not says_nothing_new(entry, joiner, self._world.verify) else 0
@@ -503,6 +522,7 @@ class HiveLife:
                     members=tuple(records),
                     leader=leader,
                     voter_rights=joiner.role.may_vote,
+                    voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
                     later_sequence=later,
                 )
             )
@@ -517,6 +537,7 @@ class HiveLife:
         """The node became a member."""
         replica.listeners.append(lambda events: self._applied(replica, events))
         replica.leadership_listeners.append(lambda: self._leadership_changed(replica))
+        self._later(LEADERLESS_S, lambda: self._ask_for_voters(replica))
 
     def _applied(self, replica: Replica, events: tuple[PoolEvent, ...]) -> None:
         nodes_changed = False
@@ -535,6 +556,7 @@ class HiveLife:
                     self._look(replica)
                 case NodeRemoved():
                     nodes_changed = True
+                    self._see_whether_out(replica)
                 case HiveDissolved():
                     self._look(replica)
                 case _:
@@ -544,8 +566,19 @@ class HiveLife:
             self._tell_virginity(replica)
 
     def _leadership_changed(self, replica: Replica) -> None:
+        if replica.leader is None:
+            self._later(LEADERLESS_S, lambda: self._ask_for_voters(replica))
+        self._see_whether_out(replica)
         self._tell_record_again()
         self._tell_virginity(replica)
+
+    def _see_whether_out(self, replica: Replica) -> None:
+        """A member that was removed goes on until the configuration is without it, as `runtime.cluster` has it."""
+        node = self._node
+        if queries.was_removed(replica.view, node.node_id, node.disk.log.incarnation) and (
+            node.member_id not in replica.conf.members()
+        ):
+            node.at(self._engine.now_us, node.leave)
 
     def _tell_virginity(self, replica: Replica) -> None:
         view = replica.view
@@ -578,7 +611,7 @@ class HiveLife:
     def _tell_record(self) -> None:
         self._telling = False
         replica = self._node.replica
-        if replica is not None and self._is_told(replica):
+        if replica is not None and replica.leader is not None and self._is_told(replica):
             return
         if replica is not None and replica.leads:
             entry = queries.node(replica.view, self._node.node_id)
@@ -592,6 +625,9 @@ class HiveLife:
             return
 
         def told(result: Any) -> None:
+            if isinstance(result, Failure) and result.code is Code.NODE_REMOVED:
+                self._node.leave()
+                return
             # A replica sees in the log that it is told; a light node has the leader's word.
             if isinstance(result, Failure) or not self._node.light:
                 self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
@@ -609,6 +645,32 @@ class HiveLife:
         """This node's address changed."""
         self._world.announce(self._node)
         self._tell_record_again()
+
+    # --- who came while this member was away -----------------------------------------------------------------------
+
+    def unknown_called(self) -> None:
+        """Somebody spoke of consensus whom the agreed state does not know."""
+        replica = self._node.replica
+        if replica is not None:
+            self._ask_for_voters(replica)
+
+    def _ask_for_voters(self, replica: Replica) -> None:
+        """As `runtime.member_search`: asks the members that it knows, while it hears no leader."""
+        if replica.leader is not None or self._engine.now_us < self._asked_us + int(PAUSE_S * SECOND):
+            return
+        self._asked_us = self._engine.now_us
+        self._later(LEADERLESS_S, lambda: self._ask_for_voters(replica))
+        node = self._node
+        asked = VotersAsked(hive_id=node.disk.log.hive_id, by=node.node_id)
+        for other in self._world.present():
+            if other is not node and node.takes_part(other):
+                node.ask(node.address_of(other), asked, VOTERS_DEADLINE_S, self._told_voters)
+
+    def _told_voters(self, result: Any) -> None:
+        if not isinstance(result, Failure):
+            self._node.vouch(node_id for node_id, _ in result)
+            for node_id, addresses in result:
+                self._node.learn_address(node_id, addresses)
 
     # --- the end of a hive -----------------------------------------------------------------------------------------
 

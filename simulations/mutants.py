@@ -25,10 +25,11 @@ from hivenode.ledger import chain
 from hivenode.ledger.accounts import TREASURY, user_account
 from hivenode.ledger.entries import EntryKind
 from hivenode.membership.suspicion import Suspicion
-from hivenode.pool import attempts, keys, nodes, requests, tasks, users
+from hivenode.pool import attempts, keys, nodes, queries, requests, tasks, users
 from hivenode.pool.commands import ChangePassword, EndAttempt, LoseAttempt, RefreshSession, Reply, StartAttempt
 from hivenode.pool.context import Context
-from hivenode.pool.records import TaskRecord, TaskState
+from hivenode.pool.records import NodeRights, TaskRecord, TaskState
+from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.stores import LogWrite, MadeSnapshot
 from hivenode.storage.sealed_row import SEAL_BYTES
 from simulations import digests, disk, hive_life, scenarios
@@ -351,6 +352,32 @@ def probe_never_sent_again() -> Any:
     return _replaced(replication, "handle_heartbeat_response", forgetful)
 
 
+def removed_voter_unheard() -> Any:
+    """Members hear those alone whom the agreed state gives voter right, not whose vote the configuration counts."""
+
+    def hard_of_hearing(self: MemberGate, node: Any) -> bool:
+        entry = nodes.find_node(self._view(), node)
+        return (entry is not None and entry.rights is NodeRights.VOTER) or node in self._vouched
+
+    return _replaced(MemberGate, "takes_part", hard_of_hearing)
+
+
+def newcomers_unheard() -> Any:
+    """A member that was away asks nobody who came meanwhile."""
+    return _replaced(hive_life.HiveLife, "_ask_for_voters", lambda self, replica: None)
+
+
+def removed_voter_ends_at_once() -> Any:
+    """The daemon of a voter that was taken out ends while its vote counts."""
+
+    def hasty(self: hive_life.HiveLife, replica: Replica) -> None:
+        node = self._node
+        if queries.was_removed(replica.view, node.node_id, node.disk.log.incarnation):
+            node.at(node.world.engine.now_us, node.leave)
+
+    return _replaced(hive_life.HiveLife, "_see_whether_out", hasty)
+
+
 def joint_never_left() -> Any:
     """The leader does not leave the joint configuration."""
     return _replaced(raft_module.Raft, "leave_joint_if_due", lambda self: None)
@@ -388,6 +415,9 @@ ALL: Final[dict[str, Mutant]] = {
         deaf_suspicion,
         probe_never_sent_again,
         joint_never_left,
+        removed_voter_unheard,
+        newcomers_unheard,
+        removed_voter_ends_at_once,
     )
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, assert_never, get_args
 
@@ -31,6 +31,9 @@ from hivenode.encoding.node_record import (
     sign_record,
 )
 from hivenode.errors import Code, InvariantError
+from hivenode.pool import queries
+from hivenode.runtime.member_gate import MemberGate
+from hivenode.runtime.peer_host import HEARD_MS
 from simulations.calls import (
     Announced,
     Answer,
@@ -48,6 +51,7 @@ from simulations.calls import (
     PieceAsked,
     PieceSent,
     Read,
+    VotersAsked,
     Write,
 )
 from simulations.checkers.violation import Violation
@@ -109,6 +113,11 @@ class Node:
         self.least_sequence = 0
         """Of what this life of the process says of itself, so that it is later than what the hive knows."""
         self.replica: Replica | None = None
+        self.steward: Steward | None = None
+        self.told_voters: frozenset[NodeId] = frozenset()
+        """Whom the leader named when it took this node in, which knows nobody by its own state yet."""
+        self._gate: MemberGate | None = None
+        self._heard_ms: dict[NodeId, int] = {}
         self.coordinator: Coordinator | None = None
         self.digests: DigestKeeper | None = None
         self.worker: Worker | None = None
@@ -209,13 +218,26 @@ class Node:
         self.world.engine.mark(Kind.MEMBER, self.name)
         replica = Replica(self, born=born)
         self.replica = replica
+        self._gate = gate = MemberGate(
+            lambda: replica.view, lambda: frozenset(map(self.world.node_of, replica.conf.members()))
+        )
+        if queries.hive(replica.view) is None:
+            gate.vouch(self.told_voters)
+        replica.listeners.append(gate.applied)
         self.coordinator = Coordinator(self, replica)
-        Steward(self, replica)
+        self.steward = Steward(self, replica)
         self.digests = DigestKeeper(self, replica)
         if self.life is not None:
             self.life.watch_replica(replica)
         self.at(self.world.engine.now_us, replica.wake)
         return replica
+
+    def leave(self) -> None:
+        """The hive is without it for good: the daemon ends, and is not started again."""
+        self.left = True
+        self.world.engine.mark(Kind.LEFT, self.name)
+        self.crash()
+        self.world.engine.note(f"{self.name} left")
 
     def start_afresh(self) -> None:
         """Its hive is no more, or its owner gives it up: log and state are emptied, and what starts is another member."""
@@ -260,6 +282,8 @@ class Node:
             self.snapshots.power_lost()
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
         self.replica, self.coordinator, self.digests = None, None, None
+        self.steward, self._gate = None, None
+        self._heard_ms.clear()
         self.worker, self.life = None, None
         self.search.forget()
         self._backlog.clear()
@@ -372,6 +396,7 @@ class Node:
         self.disk.slowness = slowness
         self.snapshots = SnapshotDisk(self, self.disk)
         self.tainted, self.broken = False, ""
+        self.told_voters = frozenset()
 
     # --- the wire --------------------------------------------------------------------------------------------------
 
@@ -407,7 +432,7 @@ class Node:
             replica = self.replica
             # One that asked two hives may be in the lists of both; the peer protocol refuses who is of another hive.
             ours = self.world.nodes[source].disk.log.hive_id == self.disk.log.hive_id
-            if replica is not None and ours and payload.to == replica.member_id:
+            if replica is not None and ours and payload.to == replica.member_id and self._hears(source):
                 replica.receive(payload)
             return
         match payload:
@@ -436,7 +461,8 @@ class Node:
             case PeerCall():
                 self._serve_peer(source, payload)
             case PieceAsked():
-                serve_pieces(self, source, payload)
+                if self.takes_part(self.world.nodes[source]):
+                    serve_pieces(self, source, payload)
             case PieceSent():
                 if self.replica is not None:
                     self.replica.fetcher.piece(self._as_it_arrives(payload))
@@ -448,6 +474,31 @@ class Node:
                     self.digests.judged(payload)
             case _:
                 raise TypeError(f"{type(payload).__name__} goes over no wire")
+
+    def takes_part(self, other: Node) -> bool:
+        """Whether this member hears what the other says of consensus, and gives it log and state."""
+        return self._gate is not None and self._gate.takes_part(other.node_id)
+
+    def _hears(self, source: str) -> bool:
+        """Whether a message of the core is taken; a peer that the agreed state does not know is asked about."""
+        gate, node_id = self._gate, self.world.nodes[source].node_id
+        if gate is None:
+            return False
+        if gate.takes_part(node_id):
+            self._heard_ms[node_id] = self.clock.monotonic_ms()
+            return True
+        if self.life is not None and gate.is_unknown(node_id):
+            self.life.unknown_called()
+        return False
+
+    def hears(self, node_id: NodeId) -> bool:
+        """Whether another has said something of consensus lately."""
+        return self.clock.monotonic_ms() - self._heard_ms.get(node_id, -HEARD_MS) < HEARD_MS
+
+    def vouch(self, nodes: Iterable[NodeId]) -> None:
+        """A member that takes part named those that do."""
+        if self._gate is not None:
+            self._gate.vouch(nodes)
 
     def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
         """A bit may flip on the way from the wire to the file."""
@@ -644,10 +695,12 @@ class Node:
                 answer(life.introduction())
             case InviteAsked():
                 life.invited(call.body, answer)
-            case JoinAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
+            case JoinAsked(hive_id=hive_id) | VotersAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
                 answer(Failure(code=Code.WRONG_HIVE, text="this node is of another hive"))
             case JoinAsked():
                 life.asked_to_admit(call.body, answer)
+            case VotersAsked():
+                life.asked_for_voters(call.body, answer)
             case _:
                 assert_never(call.body)
 

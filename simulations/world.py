@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, TextIO
 
-from hivenode.consensus import RaftStatus, Role, Snapshot
+from hivenode.consensus import MemberId, RaftStatus, Role, Snapshot
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.node_record import Role as OwnersRole
 from hivenode.membership.voters import LEARNERS_MAX
@@ -168,6 +168,13 @@ class World:
 
     def new_hive_id(self) -> str:
         return f"{self.engine.rng.getrandbits(128):032x}"
+
+    def member_of(self, node_id: NodeId, incarnation: str) -> MemberId:
+        """The Raft id of a node with one log."""
+        return MemberId(f"{self.names[node_id]}.{incarnation}")
+
+    def node_of(self, member: MemberId) -> NodeId:
+        return self.nodes[member.partition(".")[0]].node_id
 
     def announce(self, node: Node, *, asks: bool = False) -> None:
         """Discovery: tells others where a node is; each may miss it. Of many, some hear it."""

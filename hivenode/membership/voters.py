@@ -124,6 +124,33 @@ def next_change(given: VoterPolicyInput) -> VoterChange | None:
     return next((change for rule in rules if (change := rule(picture)) is not None), None)
 
 
+def departure_refusal(given: VoterPolicyInput, node: NodeId, *, at_once: bool) -> str:
+    """Why a node must not be taken out of the hive now; empty when it may.
+
+    A voter that is taken out counts until the configuration is without it, and that is for a majority to decide. It helps to
+    decide it, unless it is not heard any more from now on.
+
+    Args:
+        at_once: it is not heard any more from now on.
+    """
+    picture = _Picture(given)
+    going = next((voter for voter in picture.voters if voter.node_id == node), None)
+    if going is None or picture.voters == [going]:
+        return ""  # Before the only voter goes another is made one.
+    answering = sum(picture.answers(voter) for voter in picture.voters if voter is not going)
+    if at_once and answering <= len(picture.voters) // 2:
+        return (
+            f"its vote counts until a majority of the {len(picture.voters)} voters has taken it away, and without it only "
+            f"{answering} answer: bring the other voters back first"
+        )
+    if _remove_voter(picture, going) is None and not picture.waits_for_stand_in(going):
+        return (
+            f"of the other {len(picture.voters) - 1} voters {answering} answer, which is no majority of them: "
+            "bring the others back first"
+        )
+    return ""
+
+
 class _Picture:
     """The input, sorted and grouped once."""
 
@@ -163,6 +190,15 @@ class _Picture:
         """Whether a node that could vote is on its way to it."""
         return any(member.place is not Place.VOTER and self.answers(member) for member in self.current.values())
 
+    def stand_ins(self) -> list[Member]:
+        """Who takes the place of a voter that goes, if it is to be taken."""
+        return self.ready[:1] if len(self.voters) <= self.wanted else []
+
+    def waits_for_stand_in(self, going: Member) -> bool:
+        """Whether a voter goes only later: two voters would remain, and a node that could vote is on its way to it."""
+        left = len(self.voters) - 1 + len(self.stand_ins())
+        return left == 2 and self.answers(going) and self.stand_in_comes()
+
     def others_by_merit(self, members: Iterable[Member]) -> list[Member]:
         """Those but the leader, who is missed least first: dead ones, then those that were alive for the shortest time."""
         others = [member for member in members if member.member_id != self.given.leader]
@@ -198,11 +234,11 @@ def _remove_without_right(picture: _Picture) -> VoterChange | None:
 
 
 def _remove_voter(picture: _Picture, going: Member) -> VoterChange | None:
-    stand_in = picture.ready[:1] if len(picture.voters) <= picture.wanted else []
+    if picture.waits_for_stand_in(going):
+        return None
+    stand_in = picture.stand_ins()
     demoted: list[Member] = []
     if len(picture.voters) - 1 + len(stand_in) == 2 and picture.answers(going):
-        if picture.stand_in_comes():
-            return None
         demoted = picture.others_by_merit(voter for voter in picture.voters if voter is not going)[:1]
     if not picture.quorum_remains([going, *demoted], stand_in):
         return None

@@ -698,6 +698,16 @@ class ManageHiveResponse(_message.Message):
     pending: _containers.RepeatedCompositeFieldContainer[PendingNode]
     def __init__(self, node_id: _Optional[str] = ..., expires_ms: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PendingNode, _Mapping]]] = ...) -> None: ...
 
+class ListVotersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListVotersResponse(_message.Message):
+    __slots__ = ("records",)
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, records: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class CompareDigestRequest(_message.Message):
     __slots__ = ("version", "member_id", "index", "digest")
     VERSION_FIELD_NUMBER: _ClassVar[int]

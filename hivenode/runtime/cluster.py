@@ -5,6 +5,8 @@ Fills `ClusterControl`.
 Rules:
 - The owner of this machine asks, or an operator. What the leader must do it is asked for as one member asks another.
 - A node that leads hands leadership over before it goes; the only voter makes a learner a voter for that first.
+- A voter goes only while those that remain can decide without it. Until the configuration is without it, its vote counts, so
+  its daemon goes on; only a revoked one is not heard any more, so there the others must be a majority without it.
 - A node is out when the hive's list and the configuration are without it. What it has on disk stays, and is of no use to it:
   the hive takes it back with an empty data directory only.
 """
@@ -50,12 +52,11 @@ from hivenode.runtime.ports import (
 )
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.requests import accepted
+from hivenode.runtime.voter_keeper import VoterKeeper
 
 HANDOVER_DEADLINE_S: Final = 1.0
 """A transfer of leadership takes two round trips."""
 INTRODUCE_DEADLINE_S: Final = 3.0
-LAST_WORDS_S: Final = 5.0
-"""So long a removed voter goes on, so that the others need not wait for the change that takes its vote."""
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +66,7 @@ class HiveCluster:
 
     Args:
         connected: the nodes whose message stream to or from this one stands.
+        keeper: the keeper of the voters, None on a node that is no replica.
         left: called once this node has left its hive for good.
         moves: called to start this node anew in another hive, by id, address and join token; what it has is kept beside.
         desk: knows who waits to be let in.
@@ -76,6 +78,7 @@ class HiveCluster:
         local: LocalNode,
         peers: PeerNetwork,
         connected: Callable[[], set[NodeId]],
+        keeper: Callable[[], VoterKeeper | None],
         left: Callable[[], None],
         moves: Callable[[str, str, str], None],
         desk: JoinDesk,
@@ -83,6 +86,7 @@ class HiveCluster:
         self._local = local
         self._peers = peers
         self._connected = connected
+        self._keeper = keeper
         self._left = left
         self._moves = moves
         self._desk = desk
@@ -202,6 +206,7 @@ class HiveCluster:
             going = self._resolve(replica, order.node) if leaving else None
             if going != self._local.node_id:
                 return await self.carry_out(order, deadline_s)
+            self._refuse_departure(order, self._local.node_id)
             await self._make_room(replica, deadline_s)
         leader = await self._local.leader(deadline_s)
         return await self._peers.manage_hive(leader, order, deadline_s)
@@ -209,7 +214,7 @@ class HiveCluster:
     # --- at the leader ---------------------------------------------------------------------------------------------
 
     async def carry_out(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
-        """Does what a member asks. Raises NO_LEADER, NODE_NOT_FOUND, INVALID_ARGUMENT."""
+        """Does what a member asks. Raises NO_LEADER, NODE_NOT_FOUND, INSUFFICIENT_RESOURCES, INVALID_ARGUMENT."""
         replica = self._local.replica
         if replica is None or not replica.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; ask again")
@@ -228,18 +233,26 @@ class HiveCluster:
             case ClusterAction.TRANSFER:
                 await self._hand_over(replica, self._voter_of(replica, node))
             case ClusterAction.REVOKE:
-                if node == self._local.node_id:
-                    await self._make_room(replica, deadline_s)
-                    raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
+                await self._see_off(replica, order, node, deadline_s)
                 revoke = RevokeNode(node_id=node, reason="The node is not trusted any more.")
                 accepted(await replica.propose(revoke, deadline_s=deadline_s))
                 _log.warning("node revoked", node=node)
             case ClusterAction.REMOVE:
-                if node == self._local.node_id:
-                    await self._make_room(replica, deadline_s)
-                    raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
+                await self._see_off(replica, order, node, deadline_s)
                 await self._remove(replica, node, deadline_s)
         return ClusterAnswer(node=node)
+
+    async def _see_off(self, replica: Replica, order: ClusterOrder, node: NodeId, deadline_s: float) -> None:
+        """Returns when the node may be taken out by this one. Raises INSUFFICIENT_RESOURCES, INVALID_ARGUMENT, NO_LEADER."""
+        self._refuse_departure(order, node)
+        if node == self._local.node_id:
+            await self._make_room(replica, deadline_s)
+            raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
+
+    def _refuse_departure(self, order: ClusterOrder, node: NodeId) -> None:
+        keeper = self._keeper()
+        if keeper is not None:
+            keeper.refuse_departure(node, at_once=order.action is ClusterAction.REVOKE)
 
     async def _decide(self, replica: Replica, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         """About a machine that waits, or one that did: the whole id may name it before it has asked."""
@@ -358,15 +371,15 @@ class HiveCluster:
         replica.subscribe(applied)
 
     async def run(self) -> None:
-        """Waits until another node's owner took this one out of the hive, and ends this daemon then."""
+        """Waits until another node's owner took this one out of the hive, and ends this daemon then.
+
+        A member that is out may not hear so by the log, since nobody sends it any more; the leader tells it when it asks.
+        """
         await self._removed.wait()
         replica = self._local.replica
-        if replica is not None:
-            try:
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await self._changed(replica, lambda: not self._is_member(replica, self._local.node_id))
-            except TimeoutError:
-                _log.info("this node was removed, and has not heard that its vote is gone")
+        if replica is not None and self._is_member(replica, self._local.node_id):
+            _log.info("this node was removed, and goes on until its vote is gone")
+            await self._changed(replica, lambda: not self._is_member(replica, self._local.node_id))
         self._end()
         await asyncio.Event().wait()
 

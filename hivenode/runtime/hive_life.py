@@ -56,7 +56,7 @@ from hivenode.pool.records import NodeRights, TrustMode
 from hivenode.runtime.admission import ASK_DEADLINE_S, twin_refusal
 from hivenode.runtime.errand import Errand
 from hivenode.runtime.hive_end import HiveEnd, Tombstones
-from hivenode.runtime.local import LocalNode
+from hivenode.runtime.local import LEADERLESS_S, LocalNode
 from hivenode.runtime.ports import (
     NO_CLAIM,
     HivePhase,
@@ -563,7 +563,7 @@ class HiveLife:
     async def _tell_record(self) -> bool:
         replica = self._local.replica
         try:
-            if replica is not None and self._is_told(replica):
+            if replica is not None and replica.leader is not None and self._is_told(replica):
                 return True
             if replica is not None and self._local.standing() is Standing.LEADER:
                 # Also when the founder died before it had: whoever leads a hive without its first commands proposes them.
@@ -571,7 +571,10 @@ class HiveLife:
                 self._local.outdo(known.sequence if known is not None else 0)
                 await self._give_birth(replica)
                 return True
-            leader = await self._local.leader(JOIN_DEADLINE_S)
+            # A member that hears no leader may have been taken out while it was away, and then nobody but the leader says so.
+            leader = await self._local.leader(LEADERLESS_S + JOIN_DEADLINE_S)
+            if replica is not None and replica.leader is not None and self._is_told(replica):
+                return True
             offer = await self._ask_to_admit(leader, self._local.hive_id())
             if replica is None:
                 self._local.note_offer(offer)

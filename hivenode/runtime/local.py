@@ -28,8 +28,9 @@ from hivenode.identity import Identity, verify_signature
 from hivenode.pool import queries
 from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event, NodeChanged, StateReplaced
-from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
+from hivenode.pool.records import NodeEntry, NodeKind
 from hivenode.runtime.leader_search import LeaderSearch
+from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.ports import Introduction, JoinOffer, PeerAddress, PeerNetwork, Standing
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.roster import Roster
@@ -123,6 +124,9 @@ class LocalNode:
         self.on_node_gone: Callable[[NodeId], None] = lambda node: None
         """Told of nodes that are not in the hive any more, on a node that has this from the leader; the daemon sets it."""
         self._replica: Replica | None = None
+        self._gate: MemberGate | None = None
+        self.unknown_called: Final = asyncio.Event()
+        """A node that the agreed state does not know proved itself for the hive and was refused."""
         self._replica_listeners: list[Callable[[Replica], None]] = []
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._known: dict[NodeId, PeerAddress] = {}
@@ -239,6 +243,12 @@ class LocalNode:
             rng=self._rng,
         )
         self._replica = replica
+        self._gate = gate = MemberGate(
+            replica.view, lambda: frozenset(node_of(member) for member in replica.status().conf.members())
+        )
+        if queries.hive(replica.view()) is None:
+            gate.vouch(self._roster.voters)
+        replica.subscribe(gate.applied)
         replica.on_leadership(lambda: self._leader_heard(replica))
         for listener in self._listeners:
             replica.subscribe(listener)
@@ -438,11 +448,11 @@ class LocalNode:
         replica.subscribe(learn)
 
     def may_hold_state(self, node: NodeId) -> bool:
-        """Whether a node has voter right: only those may have what the agreed state holds of users."""
-        if self._replica is None or queries.hive(self._replica.view()) is None:
-            return node in self._roster.voters
-        entry = queries.node(self._replica.view(), node)
-        return entry is not None and entry.kind is NodeKind.HIVE and entry.rights is NodeRights.VOTER
+        """Whether a node takes part in consensus: only those may have what the agreed state holds of users.
+
+        A light node goes by what the leader told it.
+        """
+        return node in self._roster.voters if self._gate is None else self._gate.takes_part(node)
 
     def admits(self, node: NodeId) -> bool:
         """Whether a node that proved itself for this hive may use the inner peer calls: it must have been admitted.
@@ -451,9 +461,32 @@ class LocalNode:
         worker is no peer, whatever id a user has given it.
         """
         if self._replica is None or queries.hive(self._replica.view()) is None:
-            return node in self._roster.nodes
+            return node in self._roster.nodes or self.may_hold_state(node)
         entry = queries.node(self._replica.view(), node)
-        return entry is not None and entry.kind is NodeKind.HIVE
+        if (entry is not None and entry.kind is NodeKind.HIVE) or self.may_hold_state(node):
+            return True
+        if self._gate is not None and self._gate.is_unknown(node):
+            self.unknown_called.set()
+        return False
+
+    def vouched(self, members: Iterable[NodeRecord]) -> tuple[NodeId, ...]:
+        """Takes the word of one that takes part on who else does; those of them that were not known here."""
+        gate = self._gate
+        unknown = [record for record in members if gate is not None and not gate.takes_part(record.node_id)]
+        if gate is not None:
+            gate.vouch(record.node_id for record in unknown)
+        for record in unknown:
+            self.note_address(PeerAddress(node_id=record.node_id, addresses=record.addresses))
+        return tuple(record.node_id for record in unknown)
+
+    def believed_members(self) -> list[PeerAddress]:
+        """The other nodes whose word on members counts here, and that can be asked."""
+        if self._replica is None:
+            return []
+        known = {entry.node_id for entry in queries.nodes(self._replica.view())}
+        known |= {node_of(member) for member in self._replica.status().conf.members()}
+        found = [node for node in sorted(known) if node != self.node_id and self.may_hold_state(node)]
+        return [peer for node in found if (peer := self.address_of(node)).addresses]
 
     def address_of(self, node: NodeId) -> PeerAddress:
         """What is known of where a node is; without addresses when nothing is."""

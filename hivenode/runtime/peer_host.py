@@ -26,6 +26,7 @@ from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.hive_life import HiveLife
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
+from hivenode.runtime.member_gate import VOUCHED_MAX
 from hivenode.runtime.ports import (
     ClusterAction,
     ClusterAnswer,
@@ -186,6 +187,11 @@ class LocalPeerHost:
             raise HiveError(Code.NO_LEADER, "the hive is still being born; ask again")
         if through != joiner.node_id and not self._local.may_hold_state(through):
             claim = dataclasses.replace(claim, from_lan=False)  # A worker's word is good for nothing.
+        if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation) and any(
+            node_of(member) == joiner.node_id for member in replica.status().conf.members()
+        ):
+            # It would end its daemon, and its vote may be needed to take its vote away.
+            raise HiveError(Code.OVERLOADED, f"{joiner.node_id} was removed, and its vote still counts; ask again")
         rights = self._desk.rights_for(replica.view(), joiner, claim)
         known = queries.node(replica.view(), joiner.node_id)
         if not says_nothing_new(known, joiner):
@@ -232,6 +238,13 @@ class LocalPeerHost:
             raise HiveError(Code.PEER_REJECTED, f"{caller} must not speak for another member")
         keeper = self._digests()
         return Verdict.UNDECIDED if keeper is None else await keeper.compare(report)
+
+    def voters(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+        replica = self._local.replica
+        if replica is None or not self._local.may_hold_state(caller):
+            raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and takes no part in consensus")
+        entries = [entry for entry in queries.nodes(replica.view()) if entry.rights is NodeRights.VOTER]
+        return tuple(decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:VOUCHED_MAX])
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         if not self._local.may_hold_state(caller):

@@ -678,6 +678,10 @@ class PeerNetwork(Protocol):
         """Asks the leader to take a node out or to let another lead; returns the node's whole id."""
         ...
 
+    async def voters(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+        """Asks a member of this hive which nodes have voter right; their records, checked."""
+        ...
+
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
         """Tells the leader this member's digest, and returns what it makes of it."""
         ...
@@ -724,6 +728,10 @@ class PeerHost(Protocol):
 
     async def compare_digest(self, caller: NodeId, report: DigestReport) -> Verdict:
         """At the leader. Raises PEER_REJECTED for a report of another node than the caller."""
+        ...
+
+    def voters(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+        """The nodes with voter right, as far as this node knows. Raises PERMISSION_DENIED for a caller without."""
         ...
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:

@@ -13,9 +13,10 @@ import grpc
 from hivenode.config import split_address
 from hivenode.consensus import Message
 from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, SignedNodeRecord
+from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.errors import Code, HiveError
+from hivenode.identity import verify_signature
 from hivenode.pb import hive_pb2
 from hivenode.pool.records import BlobRef, NodeRights
 from hivenode.runtime.digests import DigestReport, Verdict
@@ -340,6 +341,17 @@ class GrpcPeers:
                 for node in answer.pending
             ),
         )
+
+    async def voters(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+        answer = hive_pb2.ListVotersResponse.FromString(
+            await self._call(peer, "ListVoters", hive_pb2.ListVotersRequest(), deadline_s)
+        )
+        # A record may have expired since it was agreed: it names its node all the same.
+        try:
+            signed = [decode_record(SignedNodeRecord, data) for data in answer.records[:MEMBERS_MAX]]
+            return tuple(open_record(record, verify_signature) for record in signed)
+        except DecodeError as error:
+            raise HiveError(Code.PEER_REJECTED, f"the voters told by {peer.node_id} are wrong: {error}") from error
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
         request = hive_pb2.CompareDigestRequest(

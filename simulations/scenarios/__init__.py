@@ -43,6 +43,8 @@ from simulations.scenarios.members import (
     join_answers_lost,
     join_takes_a_moment,
     joint_change_behind_a_cut,
+    newcomers_lead_whom_a_member_never_met,
+    voter_leaves_while_another_is_down,
     worker_gone_for_good,
     worker_reports_late,
 )
@@ -58,6 +60,8 @@ ALL: Final[dict[str, Scenario]] = {
         clock_jump_of_an_hour,
         clock_set_back_and_disk_lost,
         joint_change_behind_a_cut,
+        voter_leaves_while_another_is_down,
+        newcomers_lead_whom_a_member_never_met,
         worker_gone_for_good,
         slow_disk_on_leader,
         hiccup_of_the_leaders_disk,

@@ -140,6 +140,63 @@ def worker_gone_for_good(seed: int) -> str:
     return stage.finish()
 
 
+def voter_leaves_while_another_is_down(seed: int) -> str:
+    """A voter is taken out while another is down: its vote counts, and is heard, until the configuration is without it.
+
+    Found by a review of the daemon, whose members went by the agreed state alone: the answers of the one that was taken out
+    were dropped at once, so that a majority never took its vote away, and the hive stood still for good.
+    """
+    stage = Stage(seed, nodes=3)
+    for _ in range(2):
+        down, going = stage.voters()[0], stage.voters()[-1]
+        down.crash(power=True)
+        stage.run(stage.engine.between(100 * MS, 8 * SECOND))
+        stage.take_out(going)
+        stage.until_commits(3, WELL_US)
+        down.boot()
+        stage.world.add_node(f"{going.name}-next").boot()
+        stage.until(stage.only_work_is_left, "all are in again", 2 * WELL_US)
+        stage.until(lambda: len(stage.voters()) == 2, "three vote", 2 * WELL_US)
+    return stage.finish()
+
+
+def newcomers_lead_whom_a_member_never_met(seed: int) -> str:
+    """A member is away while all that it knows but one leave, and others come, vote and lead.
+
+    Found by a review of the daemon: the agreed state of the one that was away had none of the newcomers, so it heard none of
+    them, and could neither follow nor vote.
+    """
+    stage = Stage(seed, nodes=3)
+    founder, (away, known) = stage.leader(), stage.voters()
+    away.crash(power=True)
+    first, second = (stage.world.add_node(f"m{number + 1}") for number in range(2))
+    for node in (first, second):
+        node.boot()
+    stage.until(lambda: {first, second} & {*stage.voters()} != set(), "a newcomer votes", 2 * WELL_US)
+    if stage.leader() is known:
+        founder, known = known, founder
+    stage.take_out(known)
+    stage.until(lambda: {first, second} < {*stage.voters(), stage.leader()}, "both vote", 2 * WELL_US)
+    stage.until(lambda: _leads(stage, first), "a newcomer leads", WELL_US)
+    stage.until_commits(10, WELL_US)
+    away.boot()
+    stage.until(lambda: stage.replica(away).leader == first.member_id, "it follows whom it never met", WELL_US)
+    # The one that both sides knew goes as well, and the one that was away votes in its place.
+    stage.take_out(founder)
+    stage.until(lambda: away in stage.voters(), "it votes again", 2 * WELL_US)
+    return stage.finish()
+
+
+def _leads(stage: Stage, node: Node) -> bool:
+    """Whether a node leads; hands it the leadership when another does."""
+    leader = stage.leader()
+    if leader is node:
+        return True
+    stage.replica(leader).transfer_leader(node.member_id)
+    stage.run(200 * MS)
+    return False
+
+
 def join_answers_lost(seed: int) -> str:
     """Joiners are admitted and never hear of it; nobody of them may be made a voter before it has the log.
 

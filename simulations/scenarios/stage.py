@@ -8,6 +8,7 @@ from typing import Final
 from hivenode.consensus import RaftStatus
 from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
+from simulations.faults import Faults
 from simulations.node import Node
 from simulations.replica import Replica
 from simulations.run import check_end, settle
@@ -152,6 +153,12 @@ class Stage:
 
     def mend(self) -> None:
         self.world.network.mend_all()
+
+    def take_out(self, node: Node) -> None:
+        """Its owner wants it back; returns when its daemon has ended, for the hive is without it."""
+        node.leaving = True
+        Faults(self.world, "none").see_off(node)
+        self.until(lambda: node.left, f"{node.name} is out", WELL_US)
 
     def boot_all(self) -> None:
         for node in self.world.present():

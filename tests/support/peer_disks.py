@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.consensus import Message
-from hivenode.encoding.node_record import Capabilities, NodeId, SignedNodeRecord
+from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, SignedNodeRecord
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pool.records import BlobRef
 from hivenode.runtime.digests import DigestReport, Verdict
@@ -113,6 +113,9 @@ class PeerDisks:
             yield piece
 
     async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
+        raise InvariantError("not in these tests")
+
+    async def voters(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
         raise InvariantError("not in these tests")
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:

@@ -551,6 +551,9 @@ class Ports:
         self.reports.append((caller, report))
         return Verdict.DIFFERS
 
+    def voters(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+        return (self.introduction().signed,)
+
     async def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         self.snapshot_readers.append(caller)
         if sha256 not in self.snapshots:

@@ -19,6 +19,7 @@ from hivenode.membership.voters import (
     Place,
     VoterChange,
     VoterPolicyInput,
+    departure_refusal,
     next_change,
     wanted_voters,
 )
@@ -227,3 +228,30 @@ def test_changes_come_to_rest_and_never_take_a_living_quorum_away(members: list[
             assert all(m.alive_since_ms is None or not m.current for m in gone)
     else:
         pytest.fail("the rule never comes to rest")
+
+
+def refusal(going: str, *members: Member, at_once: bool = False) -> str:
+    given_ = VoterPolicyInput(now_ms=NOW_MS, hive_created_ms=0, leader="a.1", members=members)
+    return departure_refusal(given_, NodeId(going), at_once=at_once)
+
+
+def test_a_voter_may_go_while_the_others_or_with_its_help_one_alone_can_decide() -> None:
+    assert refusal("b", voter("a"), voter("b"), voter("c")) == ""
+    # It helps to take its own vote and the dead one's away.
+    assert refusal("b", voter("a"), voter("b"), dead(voter("c"), 5_000)) == ""
+    assert refusal("b", voter("a"), voter("b"), dead(voter("c"), 5_000), learner("d")) == ""
+    assert refusal("c", voter("a"), voter("b"), dead(voter("c"), 5_000)) == ""
+    assert refusal("d", voter("a"), learner("d")) == ""
+    assert refusal("a", voter("a"), learner("d")) == ""
+
+
+def test_a_voter_stays_that_a_majority_needs() -> None:
+    five = [voter("a"), voter("b"), voter("c"), dead(voter("d"), 5_000), dead(voter("e"), 5_000)]
+    assert "no majority" in refusal("b", *five)
+    assert "no majority" in refusal("c", voter("a"), dead(voter("b"), 5_000), dead(voter("c"), 5_000))
+
+
+def test_who_is_not_heard_from_now_on_goes_only_where_the_others_are_a_majority() -> None:
+    assert refusal("b", voter("a"), voter("b"), voter("c"), at_once=True) == ""
+    assert "only 1 answer" in refusal("b", voter("a"), voter("b"), dead(voter("c"), 5_000), at_once=True)
+    assert refusal("c", voter("a"), voter("b"), dead(voter("c"), 5_000), at_once=True) == ""

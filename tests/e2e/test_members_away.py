@@ -1,0 +1,65 @@
+"""Voters go and come while another is down: what a majority needs of each of them is heard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.e2e.test_cluster import answer, run
+from tests.e2e.user import User
+from tests.support.daemons import Daemon, hive, wait_for
+
+WITHOUT_TASKS = ("--executor", "none")
+
+
+def _voters(daemon: Daemon) -> set[str]:
+    return {member.node_id for member in daemon.answer().members if member.voter}
+
+
+def _takes_writes(daemon: Daemon) -> None:
+    """Somebody registers, logs in and reads the balance."""
+    assert User.new(daemon).balance() > 0
+
+
+def test_a_voter_is_taken_out_while_another_is_down_and_the_hive_goes_on(tmp_path: Path) -> None:
+    with hive(tmp_path, 3, *WITHOUT_TASKS) as three:
+        leader, (down, going) = three.leader(), three.followers()
+        down.kill()
+        gone = going.node_id
+        assert answer(leader, "remove", gone)["node_id"] == gone
+        assert going.ended() == 0
+        three.daemons.remove(going)
+        _takes_writes(leader)
+        down.start()
+        wait_for("both are in one hive", lambda: three.agreed() if len(_voters(leader)) == 1 else None)
+
+
+def test_a_voter_that_the_others_cannot_do_without_stays(tmp_path: Path) -> None:
+    with hive(tmp_path, 3, *WITHOUT_TASKS) as three:
+        leader, (down, going) = three.leader(), three.followers()
+        down.kill()
+        refused = run(leader, "revoke", going.node_id, "--json")
+        assert refused.returncode != 0
+        assert "without it only 1 answer" in refused.stdout
+        _takes_writes(leader)
+        assert going.alive
+
+
+def test_a_member_that_was_away_follows_a_leader_that_it_never_met(tmp_path: Path) -> None:
+    with hive(tmp_path, 3, *WITHOUT_TASKS) as made:
+        first = made.leader()
+        away, going = made.followers()
+        away.kill()
+        newcomer = made.add(*WITHOUT_TASKS)
+        wait_for("the newcomer is a member", lambda: newcomer.status().hive_id == first.status().hive_id or None)
+        answer(first, "remove", going.node_id)
+        assert going.ended() == 0
+        made.daemons.remove(going)
+        wait_for("the newcomer votes", lambda: newcomer.node_id in _voters(first) or None)
+        answer(first, "transfer", newcomer.node_id)
+        wait_for("the newcomer leads", lambda: True if made.leader() is newcomer else None)
+        away.start()
+        wait_for("it follows the newcomer", lambda: away.status().leader_node_id == newcomer.node_id or None)
+        # The one that both knew dies, and the two others are the majority that is left.
+        first.kill()
+        _takes_writes(newcomer)
+        made.daemons.remove(first)
