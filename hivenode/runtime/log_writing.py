@@ -95,6 +95,11 @@ class LogWriting:
         return self._batch is not None and (self.disk_full or self._clock_ms() >= self._begun_ms + self._stalled_ms)
 
     @property
+    def waits_for_room(self) -> bool:
+        """Whether nothing is under way, and nothing was written, because the disk is full."""
+        return self._batch is not None and self._future is None
+
+    @property
     def deadline_ms(self) -> int | None:
         """When `done` or `stalled` may say something else although no write ended; None when never."""
         if self._batch is None:

@@ -7,7 +7,8 @@ Rules:
   moment, and shares one append and one fsync (group commit).
 - A disk that takes its time deposes nobody: while it writes, time goes on, messages are heard, and what speaks for nothing
   that is being written goes out (heartbeats, their answers, rounds of reads). A leader whose disk is full, or takes nothing for
-  `STALLED_TIMEOUTS` election timeouts, hands over, since it can answer for nothing.
+  `STALLED_TIMEOUTS` election timeouts, hands over, since it can answer for nothing. So does one that can apply nothing, because
+  memory holds as much agreed state as it may and the disk has no room for it.
 - A proposal ends in exactly one of: the reply of its application; *not done* (NO_LEADER, OVERLOADED: it was never appended,
   or another entry took its place); *unknown* (OUTCOME_UNKNOWN: appended, and this node stopped leading or the deadline came).
 - Nothing here decides what a command means: that is `pool.state_machine.apply`.
@@ -158,8 +159,8 @@ class Replica:
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._conf_listeners: list[Callable[[], None]] = []
         self._digest_listeners: list[Callable[[int, bytes], None]] = []
-        self._flushed = asyncio.Event()
         self._flush_wanted = asyncio.Event()
+        self._flush_failed = False
         self._flushing = asyncio.Lock()
         self._copying = asyncio.Lock()
         self._copy: asyncio.Task[MadeSnapshot] | None = None
@@ -376,7 +377,7 @@ class Replica:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, HiveError):
             self._broken = self._broken or error
-            self._wake.set()
+        self._wake.set()
 
     async def _sleep(self) -> None:
         deadline_ms = self._raw.next_deadline()
@@ -454,10 +455,11 @@ class Replica:
         self._agreeing[proposal.index] = proposal
 
     async def _carry_out(self, ready: Ready) -> None:
-        """Does what a Ready says, in its order."""
+        """Does what a Ready says, in its order; breaks off where waiting for the disk is vain, and then `run` ends."""
         self._show(ready)
         if ready.snapshot is not None:
-            await self._install(ready, ready.snapshot)
+            if not await self._install(ready, ready.snapshot):
+                return
         elif ready.must_sync:
             self.writing.begin(LogWrite(hard_state=ready.hard_state, entries=ready.entries))
         entries, done, spoken = ready.committed_entries, 0, False
@@ -466,16 +468,22 @@ class Replica:
                 spoken = True
                 for message in ready.messages_after_persist:
                     self._send(message)
-            if done < len(entries):
-                await self._apply(entries[done : done + APPLIED_AT_ONCE])
+            if done < len(entries) and not self._state.overfull:
+                self._apply(entries[done : done + APPLIED_AT_ONCE])
                 done += APPLIED_AT_ONCE
                 if done < len(entries):
                     await asyncio.sleep(0)
-            elif not spoken:
+            elif done < len(entries) or not spoken:
+                if self._is_vain(written=spoken):
+                    return
                 await self._sleep()
-                if not self.writing.done():
+                if not self.writing.done() or self._state.overfull:
                     self._go_on_meanwhile()
         self._raw.advance(ready)
+
+    def _is_vain(self, *, written: bool) -> bool:
+        """Whether nobody waits for the disk any more. What may be under way in the log is waited for, unless all is broken."""
+        return self._broken is not None or (self._stopping and (written or self.writing.waits_for_room))
 
     def _show(self, now: Ready | Meanwhile) -> None:
         """Does what may be done at any time: who leads, messages that speak for nothing that is being written, reads."""
@@ -498,24 +506,21 @@ class Replica:
     def _go_on_meanwhile(self) -> None:
         """While the disk writes: time goes on, and what need not wait for it goes out."""
         self._hear()
-        if self.writing.stalled:
+        if self.writing.stalled or (self._flush_failed and self._state.overfull):
             self._raw.disk_stalled()
         self._show(self._raw.meanwhile())
 
-    async def _persist(self, batch: LogWrite) -> None:
-        """A write that is waited for before anything else of its Ready."""
+    async def _persist(self, batch: LogWrite) -> bool:
+        """A write that is waited for before anything else of its Ready; returns whether it was done."""
         self.writing.begin(batch)
         while not self.writing.done():
+            if self._is_vain(written=False):
+                return False
             self._go_on_meanwhile()
             await self._sleep()
+        return True
 
-    async def _apply(self, entries: tuple[Entry, ...]) -> None:
-        if not entries:
-            return
-        while self._state.overfull:
-            self._flushed.clear()
-            self._flush_wanted.set()
-            await self._flushed.wait()
+    def _apply(self, entries: tuple[Entry, ...]) -> None:
         events: list[Event] = []
         conf_changed = False
         for entry in entries:
@@ -599,7 +604,6 @@ class Replica:
                 _log.error("the agreed state cannot be written; the log has it all", reason=error.message)
                 await asyncio.sleep(DISK_RETRY_S)
                 self._flush_wanted.set()
-            self._flushed.set()
 
     async def _flush(self) -> None:
         """Part of a task of the replica. Raises DISK_FULL with nothing written."""
@@ -610,8 +614,10 @@ class Replica:
                 await loop.run_in_executor(self._writer, self._state.commit_flush, batch)
             except HiveError:
                 self._state.abandon_flush()
+                self._flush_failed = True
                 raise
             self._state.end_flush()
+            self._flush_failed = False
             await self._compact(loop, batch.applied_index)
 
     async def _compact(self, loop: asyncio.AbstractEventLoop, flushed_index: int) -> None:
@@ -686,15 +692,16 @@ class Replica:
             await asyncio.to_thread(self._snapshots.discard, fetched.prepared)
             fetched.dealt_with.set()
 
-    async def _install(self, ready: Ready, snapshot: Snapshot) -> None:
-        """Log and state become the snapshot's by one write; then memory follows."""
+    async def _install(self, ready: Ready, snapshot: Snapshot) -> bool:
+        """Log and state become the snapshot's by one write; then memory follows. Returns whether it was done."""
         fetched, self._inbox.fetched = self._inbox.fetched, None
         if fetched is None or fetched.prepared.meta != snapshot.meta:
             raise InvariantError("the core installs a snapshot that was not fetched")
         folder = fetched.prepared.folder
         base = LogBase(index=snapshot.meta.index, term=snapshot.meta.term, state_folder=folder.name)
         async with self._flushing, self._copying:
-            await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base))
+            if not await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base)):
+                return False
             self._state.adopt(folder)
         ensure(self._state.applied_index == base.index, "the adopted state is of another index than its snapshot")
         _log.info("snapshot installed", index=base.index)
@@ -702,3 +709,4 @@ class Replica:
         self._tell_leadership()
         await asyncio.to_thread(self._snapshots.retire)
         fetched.dealt_with.set()
+        return True
