@@ -179,12 +179,12 @@ class LogStore:
         return self._entry(index).term
 
     def entries(self, low: int, high: int, max_bytes: int) -> list[Entry]:
-        """Entries `low` ≤ index < `high`, at least one, then as many as fit in `max_bytes`."""
+        """Entries `low` ≤ index < `high`, at least one, then as many as fit in `max_bytes` of `size_bytes`."""
         found: list[Entry] = []
         size_bytes = 0
         for index in range(low, high):
             entry = self._entry(index)
-            size_bytes += len(entry.data)
+            size_bytes += entry.size_bytes
             if found and size_bytes > max_bytes:
                 break
             found.append(entry)

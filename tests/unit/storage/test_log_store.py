@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Unavailable
+from hivenode.consensus import Entry, EntryKind, HardState, MemberId, MemoryLog, Unavailable
 from hivenode.encoding.canonical import encode
 from hivenode.errors import InvariantError
 from hivenode.runtime.stores import LogWrite
@@ -63,10 +63,14 @@ def test_a_gap_is_a_broken_invariant(tmp_path: Path) -> None:
 
 
 def test_entries_are_bounded_by_bytes_but_never_empty(tmp_path: Path) -> None:
-    store = LogStore(tmp_path / "log")
-    write(store, *[entry(index, 1, b"y" * 100) for index in range(1, 6)])
-    assert len(store.entries(1, 6, 250)) == 2
-    assert len(store.entries(1, 6, 1)) == 1
+    """By the same measure as everywhere in the core, so that empty entries are bounded too."""
+    store, memory = LogStore(tmp_path / "log"), MemoryLog()
+    entries = [entry(index, 1, b"y" * (100 * (index % 2))) for index in range(1, 6)]
+    write(store, *entries)
+    memory.append(entries)
+    for max_bytes in range(sum(found.size_bytes for found in entries) + 1):
+        assert store.entries(1, 6, max_bytes) == memory.entries(1, 6, max_bytes)
+    assert len(store.entries(1, 6, 0)) == 1
     store.close()
 
 
