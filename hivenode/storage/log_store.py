@@ -1,9 +1,9 @@
 """The Raft log on disk: one LMDB environment in which every commit is fsynced before it returns.
 
 Two databases: `entries` (8-byte big-endian index → canonical [term, kind, data, checksum]) and `meta` (hard state, the
-hive's id, this log's incarnation). Writes happen on the storage writer thread (`write`); what the consensus core reads it
-reads on the event loop, from a bounded cache of the newest entries and else from the memory map. The environment is never
-opened twice.
+hive's id, this log's incarnation, its base; sealed rows, but for the format's). Writes happen on the storage writer thread
+(`write`); what the consensus core reads it reads on the event loop, from a bounded cache of the newest entries and else from
+the memory map. The environment is never opened twice.
 
 An incarnation is made with the log and dies with it: a node that lost its log is another member.
 
@@ -40,12 +40,15 @@ from hivenode.encoding.canonical import DecodeError, decode, encode
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.stores import CompactionBounds, LogWrite
+from hivenode.storage.sealed_row import seal, unseal
 
 MAP_BYTES: Final = 64 << 30
 """Address space, not disk: fixed and large, so that the map never has to be resized under a reader."""
 CACHE_ENTRIES_MAX: Final = 8_192
 """Followers that keep up are served from memory; one that is further behind is read from the map."""
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Since 2 each row of `meta` has a checksum: a vote that a flipped bit changed would be given twice. A log of before is given
+them when it is opened."""
 FIRST_STATE_FOLDER: Final = "state"
 _KEY_BYTES: Final = 8
 _CHECKED_HEAD: Final = struct.Struct(">QQB")
@@ -92,7 +95,12 @@ class LogStore:
     """The log of one node; fills the core's `LogView`."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens or makes the log in `folder`. Raises HiveError when it is of a newer format or in use."""
+        """Opens or makes the log in `folder`.
+
+        Raises:
+            HiveError: it is of a newer format.
+            InvariantError: it is damaged.
+        """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._environment = lmdb.open(str(folder), map_size=MAP_BYTES, max_dbs=2, metasync=True, sync=True, mode=0o600)
         self._entries = self._environment.open_db(b"entries")
@@ -103,16 +111,18 @@ class LogStore:
             found = transaction.get(_FORMAT, db=self._meta)
             if found is None:
                 transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
-                transaction.put(_INCARNATION, secrets.token_hex(8).encode(), db=self._meta)
+                self._put(transaction, _INCARNATION, secrets.token_hex(8).encode())
+            elif decode(bytes(found)) == 1:
+                self._seal_all(transaction)
             elif decode(bytes(found)) != FORMAT:
                 raise HiveError(
                     Code.INVALID_ARGUMENT,
                     f"{folder} was written by a newer hivenode (format {decode(bytes(found))!r}): upgrade this one",
                 )
-            self._incarnation = bytes(transaction.get(_INCARNATION, db=self._meta) or b"").decode()
-            self._hive_id = bytes(transaction.get(_HIVE_ID, db=self._meta) or b"").decode()
+            self._incarnation = (self._get(transaction, _INCARNATION) or b"").decode()
+            self._hive_id = (self._get(transaction, _HIVE_ID) or b"").decode()
             self._hard_state = self._read_hard_state(transaction)
-            self._state_folder = bytes(transaction.get(_STATE_FOLDER, db=self._meta) or b"").decode()
+            self._state_folder = (self._get(transaction, _STATE_FOLDER) or b"").decode()
             base_index, self._base_term = self._read_base(transaction)
             self._first = base_index + 1
             with transaction.cursor(db=self._entries) as cursor:
@@ -126,16 +136,30 @@ class LogStore:
         self._snapshot: Snapshot | None = None
         self._snapshot_wanted = False
 
+    def _seal_all(self, transaction: lmdb.Transaction) -> None:
+        with transaction.cursor(db=self._meta) as cursor:
+            rows = [(bytes(key), bytes(value)) for key, value in cursor if bytes(key) != _FORMAT]
+        for key, value in rows:
+            self._put(transaction, key, value)
+        transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
+
+    def _put(self, transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
+        transaction.put(key, seal(key, value), db=self._meta)
+
+    def _get(self, transaction: lmdb.Transaction, key: bytes) -> bytes | None:
+        row = transaction.get(key, db=self._meta)
+        return None if row is None else unseal(key, bytes(row), of="log")
+
     def _read_base(self, transaction: lmdb.Transaction) -> tuple[int, int]:
-        data = transaction.get(_BASE, db=self._meta)
-        value: Any = [0, 0] if data is None else decode(bytes(data))
+        data = self._get(transaction, _BASE)
+        value: Any = [0, 0] if data is None else decode(data)
         return value[0], value[1]
 
     def _read_hard_state(self, transaction: lmdb.Transaction) -> HardState:
-        data = transaction.get(_HARD_STATE, db=self._meta)
+        data = self._get(transaction, _HARD_STATE)
         if data is None:
             return HardState(term=0, vote=None, commit=0)
-        value: Any = decode(bytes(data))
+        value: Any = decode(data)
         return HardState(term=value[0], vote=MemberId(value[1]) if value[1] else None, commit=value[2])
 
     @property
@@ -235,13 +259,13 @@ class LogStore:
         try:
             with self._environment.begin(write=True) as transaction:
                 if hive_id:
-                    transaction.put(_HIVE_ID, hive_id.encode(), db=self._meta)
+                    self._put(transaction, _HIVE_ID, hive_id.encode())
                 last = self._last
                 if batch.base is not None:
                     last = batch.base.index
                     transaction.drop(self._entries, delete=False)
-                    transaction.put(_BASE, encode([batch.base.index, batch.base.term]), db=self._meta)
-                    transaction.put(_STATE_FOLDER, batch.base.state_folder.encode(), db=self._meta)
+                    self._put(transaction, _BASE, encode([batch.base.index, batch.base.term]))
+                    self._put(transaction, _STATE_FOLDER, batch.base.state_folder.encode())
                 if batch.entries:
                     first = batch.entries[0].index
                     ensure(first <= last + 1, f"a gap in the log: {first} after {last}")
@@ -253,7 +277,7 @@ class LogStore:
                         cursor.putmulti([(_key(e.index), encode_entry(e)) for e in batch.entries], append=True)
                 if batch.hard_state is not None:
                     state = batch.hard_state
-                    transaction.put(_HARD_STATE, encode([state.term, state.vote or "", state.commit]), db=self._meta)
+                    self._put(transaction, _HARD_STATE, encode([state.term, state.vote or "", state.commit]))
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise HiveError(Code.DISK_FULL, f"the log cannot be written: {error}; free some disk space") from error
 
@@ -325,7 +349,7 @@ class LogStore:
                 term = decode_entry(index, bytes(cursor.value())).term
                 more = cursor.delete()
             if index:
-                transaction.put(_BASE, encode([index, term]), db=self._meta)
+                self._put(transaction, _BASE, encode([index, term]))
             ensure(index < base_index or term in (0, base_term), "the log's base and its last removed entry differ")
         return 0 < index < base_index
 

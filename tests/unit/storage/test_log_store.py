@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
@@ -10,8 +11,9 @@ import pytest
 from hivenode.consensus import Entry, EntryKind, HardState, MemberId, MemoryLog, Unavailable
 from hivenode.encoding.canonical import encode
 from hivenode.errors import InvariantError
-from hivenode.runtime.stores import LogWrite
+from hivenode.runtime.stores import LogBase, LogWrite
 from hivenode.storage.log_store import LogStore, decode_entry, encode_entry
+from hivenode.storage.sealed_row import SEAL_BYTES
 
 
 def entry(index: int, term: int, data: bytes = b"x") -> Entry:
@@ -144,3 +146,55 @@ def test_a_damaged_entry_is_never_served_after_a_restart(tmp_path: Path) -> None
         with pytest.raises(InvariantError):
             read()
     again.close()
+
+
+def a_log_with_all_rows(folder: Path) -> LogStore:
+    """Every row that `meta` may have is there."""
+    store = LogStore(folder)
+    state = HardState(term=3, vote=MemberId("a.1"), commit=7)
+    base = LogBase(index=7, term=2, state_folder="state.1")
+    store.bind("h1", LogWrite(hard_state=state, entries=(entry(8, 3),), base=base))
+    return store
+
+
+def meta_rows(folder: Path, changed: Callable[[bytes, bytes], bytes]) -> list[bytes]:
+    """Changes the rows of `meta`, and returns their keys."""
+    with lmdb.open(str(folder), max_dbs=2, map_size=1 << 30) as environment:
+        meta = environment.open_db(b"meta")
+        with environment.begin(write=True, db=meta) as transaction:
+            rows = list(transaction.cursor())
+            for key, row in rows:
+                transaction.put(key, changed(key, row))
+    return [key for key, _ in rows]
+
+
+def test_a_log_from_before_its_own_rows_had_checksums_is_given_them(tmp_path: Path) -> None:
+    store = a_log_with_all_rows(tmp_path / "log")
+    before = (store.incarnation, store.hive_id, store.initial_state()[0], store.state_folder, store.term(7))
+    store.close()
+    keys = meta_rows(tmp_path / "log", lambda key, row: encode(1) if key == b"format" else row[:-SEAL_BYTES])
+    assert len(keys) == 6
+    for _ in range(2):
+        again = LogStore(tmp_path / "log")
+        assert (again.first_index(), again.last_index()) == (8, 8)
+        found = (again.incarnation, again.hive_id, again.initial_state()[0], again.state_folder, again.term(7))
+        assert found == before
+        again.close()
+
+
+def test_a_flipped_bit_in_what_the_log_says_of_itself_is_found(tmp_path: Path) -> None:
+    store = a_log_with_all_rows(tmp_path / "log")
+    store.close()
+    whole = meta_rows(tmp_path / "log", lambda key, row: row)
+    for damaged in whole:
+        if damaged == b"format":
+            continue
+
+        def flipped(key: bytes, row: bytes, damaged: bytes = damaged) -> bytes:
+            return bytes([row[0] ^ 1]) + row[1:] if key == damaged else row
+
+        meta_rows(tmp_path / "log", flipped)
+        with pytest.raises(InvariantError, match="of the log is not what was written"):
+            LogStore(tmp_path / "log")
+        meta_rows(tmp_path / "log", flipped)
+    LogStore(tmp_path / "log").close()
