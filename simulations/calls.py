@@ -77,7 +77,7 @@ class PeerCall:
 
     call: int
     address: str
-    body: IntroduceAsked | InviteAsked | JoinAsked | VotersAsked
+    body: IntroduceAsked | InviteAsked | JoinAsked | MembersAsked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +104,8 @@ class JoinAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VotersAsked:
-    """A member that was away asks who has voter right. Answered by node ids, or PERMISSION_DENIED."""
+class MembersAsked:
+    """A member that was away asks who is in the configuration. Answered by ids and addresses, or PERMISSION_DENIED."""
 
     hive_id: str
     by: NodeId

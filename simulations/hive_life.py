@@ -62,13 +62,13 @@ from hivenode.runtime.hive_life import (
     confirmed_by,
 )
 from hivenode.runtime.local import LEADERLESS_S
-from hivenode.runtime.member_search import ASK_DEADLINE_S as VOTERS_DEADLINE_S
-from hivenode.runtime.member_search import PAUSE_S
+from hivenode.runtime.member_search import ASK_DEADLINE_S as MEMBERS_DEADLINE_S
+from hivenode.runtime.member_search import ASKED_AT_ONCE, PAUSE_S, PAUSE_S_MAX
 from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, says_nothing_new
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
 from hivenode.transport.metadata import HOPS_MAX
-from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, OnAnswer, VotersAsked, Write, Written
+from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, MembersAsked, OnAnswer, Write, Written
 from simulations.disk import Bind
 from simulations.engine import SECOND
 
@@ -104,7 +104,7 @@ class HiveLife:
         self._virginity: tuple[bool, int, bool] | None = None
         self._timer_us = 0
         self._telling = False
-        self._asked_us = -int(PAUSE_S * SECOND)
+        self._asked, self._asked_us = 0, -int(PAUSE_S * SECOND)
         self._belongs = bool(node.disk.log.hive_id)
         """As `runtime.hive_life` has it."""
 
@@ -444,14 +444,15 @@ class HiveLife:
             lambda claims: self._judge(replica, asked, answer, (admitted, newcomer, claims)),
         )
 
-    def asked_for_voters(self, asked: VotersAsked, answer: OnAnswer) -> None:
+    def asked_for_members(self, asked: MembersAsked, answer: OnAnswer) -> None:
         """A member that was away wants to know who came."""
         node, replica = self._node, self._node.replica
         if replica is None or not node.takes_part(self._world.nodes[self._world.names[asked.by]]):
             answer(Failure(code=Code.PERMISSION_DENIED, text="it takes no part in consensus"))
             return
-        entries = queries.nodes(replica.view)
-        answer(tuple((entry.node_id, entry.addresses) for entry in entries if entry.rights is NodeRights.VOTER))
+        inside = sorted(map(self._world.node_of, replica.conf.members()))
+        entries = [entry for node_id in inside if (entry := queries.node(replica.view, node_id)) is not None]
+        answer(tuple((entry.node_id, entry.addresses) for entry in entries))
 
     def _forward_join(self, asked: JoinAsked, answer: OnAnswer) -> None:
         """A member that does not lead asks the leader, as `transport.peer_service` does."""
@@ -537,7 +538,8 @@ class HiveLife:
         """The node became a member."""
         replica.listeners.append(lambda events: self._applied(replica, events))
         replica.leadership_listeners.append(lambda: self._leadership_changed(replica))
-        self._later(LEADERLESS_S, lambda: self._ask_for_voters(replica))
+        if replica.conf.voters:
+            self._later(LEADERLESS_S, lambda: self._ask_for_members(replica))
 
     def _applied(self, replica: Replica, events: tuple[PoolEvent, ...]) -> None:
         nodes_changed = False
@@ -566,8 +568,8 @@ class HiveLife:
             self._tell_virginity(replica)
 
     def _leadership_changed(self, replica: Replica) -> None:
-        if replica.leader is None:
-            self._later(LEADERLESS_S, lambda: self._ask_for_voters(replica))
+        if replica.leader is None and replica.conf.voters:
+            self._later(LEADERLESS_S, lambda: self._ask_for_members(replica))
         self._see_whether_out(replica)
         self._tell_record_again()
         self._tell_virginity(replica)
@@ -652,21 +654,27 @@ class HiveLife:
         """Somebody spoke of consensus whom the agreed state does not know."""
         replica = self._node.replica
         if replica is not None:
-            self._ask_for_voters(replica)
+            self._ask_for_members(replica)
 
-    def _ask_for_voters(self, replica: Replica) -> None:
-        """As `runtime.member_search`: asks the members that it knows, while it hears no leader."""
+    def _ask_for_members(self, replica: Replica, pause_s: float = LEADERLESS_S) -> None:
+        """As `runtime.member_search`: asks some of the members that it knows, while it hears no leader."""
         if replica.leader is not None or self._engine.now_us < self._asked_us + int(PAUSE_S * SECOND):
             return
         self._asked_us = self._engine.now_us
-        self._later(LEADERLESS_S, lambda: self._ask_for_voters(replica))
+        if replica.conf.voters:
+            longer_s = min(2 * pause_s, PAUSE_S_MAX)
+            self._later(longer_s, lambda: self._ask_for_members(replica, longer_s))
         node = self._node
-        asked = VotersAsked(hive_id=node.disk.log.hive_id, by=node.node_id)
-        for other in self._world.present():
-            if other is not node and node.takes_part(other):
-                node.ask(node.address_of(other), asked, VOTERS_DEADLINE_S, self._told_voters)
+        asked = MembersAsked(hive_id=node.disk.log.hive_id, by=node.node_id)
+        known = [other for other in self._world.present() if other is not node and node.takes_part(other)]
+        known.sort(key=lambda other: other.member_id not in replica.conf.members())
+        begin = self._asked % len(known) if known else 0
+        some = [*known[begin:], *known[:begin]][:ASKED_AT_ONCE]
+        self._asked += len(some)
+        for other in some:
+            node.ask(node.address_of(other), asked, MEMBERS_DEADLINE_S, self._told_members)
 
-    def _told_voters(self, result: Any) -> None:
+    def _told_members(self, result: Any) -> None:
         if not isinstance(result, Failure):
             self._node.vouch(node_id for node_id, _ in result)
             for node_id, addresses in result:

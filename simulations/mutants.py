@@ -364,7 +364,7 @@ def removed_voter_unheard() -> Any:
 
 def newcomers_unheard() -> Any:
     """A member that was away asks nobody who came meanwhile."""
-    return _replaced(hive_life.HiveLife, "_ask_for_voters", lambda self, replica: None)
+    return _replaced(hive_life.HiveLife, "_ask_for_members", lambda self, replica: None)
 
 
 def removed_voter_ends_at_once() -> Any:

@@ -46,12 +46,12 @@ from simulations.calls import (
     JoinAsked,
     LeaderAsked,
     LeaderTold,
+    MembersAsked,
     OnAnswer,
     PeerCall,
     PieceAsked,
     PieceSent,
     Read,
-    VotersAsked,
     Write,
 )
 from simulations.checkers.violation import Violation
@@ -695,12 +695,12 @@ class Node:
                 answer(life.introduction())
             case InviteAsked():
                 life.invited(call.body, answer)
-            case JoinAsked(hive_id=hive_id) | VotersAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
+            case JoinAsked(hive_id=hive_id) | MembersAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
                 answer(Failure(code=Code.WRONG_HIVE, text="this node is of another hive"))
             case JoinAsked():
                 life.asked_to_admit(call.body, answer)
-            case VotersAsked():
-                life.asked_for_voters(call.body, answer)
+            case MembersAsked():
+                life.asked_for_members(call.body, answer)
             case _:
                 assert_never(call.body)
 

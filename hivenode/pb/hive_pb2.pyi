@@ -698,11 +698,11 @@ class ManageHiveResponse(_message.Message):
     pending: _containers.RepeatedCompositeFieldContainer[PendingNode]
     def __init__(self, node_id: _Optional[str] = ..., expires_ms: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PendingNode, _Mapping]]] = ...) -> None: ...
 
-class ListVotersRequest(_message.Message):
+class ListMembersRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class ListVotersResponse(_message.Message):
+class ListMembersResponse(_message.Message):
     __slots__ = ("records",)
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedScalarFieldContainer[bytes]

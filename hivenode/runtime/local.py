@@ -480,13 +480,14 @@ class LocalNode:
         return tuple(record.node_id for record in unknown)
 
     def believed_members(self) -> list[PeerAddress]:
-        """The other nodes whose word on members counts here, and that can be asked."""
-        if self._replica is None:
+        """The other nodes whose word on members counts here, and that can be asked; those in the configuration first."""
+        replica, gate = self._replica, self._gate
+        if replica is None or gate is None:
             return []
-        known = {entry.node_id for entry in queries.nodes(self._replica.view())}
-        known |= {node_of(member) for member in self._replica.status().conf.members()}
-        found = [node for node in sorted(known) if node != self.node_id and self.may_hold_state(node)]
-        return [peer for node in found if (peer := self.address_of(node)).addresses]
+        inside = {node_of(member) for member in replica.status().conf.members()}
+        known = inside | gate.vouched | {entry.node_id for entry in queries.nodes(replica.view())}
+        found = sorted(known - {self.node_id}, key=lambda node: (node not in inside, node))
+        return [peer for node in found if gate.takes_part(node) and (peer := self.address_of(node)).addresses]
 
     def address_of(self, node: NodeId) -> PeerAddress:
         """What is known of where a node is; without addresses when nothing is."""

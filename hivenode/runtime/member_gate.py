@@ -24,8 +24,8 @@ from hivenode.pool import nodes
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeKind, NodeRights
 
-VOUCHED_MAX: Final = 64
-"""More than the voters and learners that a hive may have."""
+VOUCHED_MAX: Final = 4_096
+"""As many as the leader names to a node that it takes in."""
 REMEMBERED_MAX: Final = 4_096
 """Nodes with voter right that are remembered until the next change of a node; the rest are looked up for each message."""
 
@@ -57,13 +57,18 @@ class MemberGate:
             return True
         return node in self._members() or node in self._vouched
 
+    @property
+    def vouched(self) -> frozenset[NodeId]:
+        """Those who take part by another's word alone."""
+        return self._vouched
+
     def is_unknown(self, node: NodeId) -> bool:
         """Whether the agreed state says nothing of the node, as of one that came while this member was away."""
         view = self._view()
         return nodes.find_node(view, node) is None and nodes.removed_incarnation(view, node) is None
 
     def vouch(self, named: Iterable[NodeId]) -> None:
-        """A member that takes part named those that have voter right, as far as it knows."""
+        """A member that takes part named those that do, as far as it knows."""
         told = self._vouched | {node for node in named if self.is_unknown(node)}
         self._vouched = frozenset(sorted(told)[:VOUCHED_MAX])
 

@@ -2,12 +2,15 @@
 
 Their word lets it hear the others (`member_gate`), and the log tells the rest. Without it a majority that is there might not
 decide: those that this member knows may be gone, and those that lead or want its vote are strangers to it.
+
+A node that holds no log yet hears no leader because nobody speaks to it; it asks when somebody does whom it does not know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import chain, islice
 from typing import Final
 
 import structlog
@@ -19,8 +22,12 @@ from hivenode.runtime.replica import Replica
 
 ASK_DEADLINE_S: Final = 1.0
 """A machine on a LAN answers within milliseconds."""
+ASKED_AT_ONCE: Final = 8
+"""More than a majority of the voters; the rest is asked in the next rounds."""
 PAUSE_S: Final = 1.0
 """Between two rounds, however often somebody calls whom nobody has named yet."""
+PAUSE_S_MAX: Final = 60.0
+"""Each round without a leader after it waits twice as long as the one before: a member whose place was taken never hears one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -34,27 +41,45 @@ class MemberSearch:
         self._peers = peers
         self._leadership = asyncio.Event()
         self._told_owner = False
+        self._asked = 0
         replica.on_leadership(self._leadership.set)
 
     async def run(self) -> None:
         """Asks whenever no leader is heard for `LEADERLESS_S`, or somebody unknown calls meanwhile; until cancelled."""
+        pause_s = LEADERLESS_S
         while True:
             while self._replica.leader is not None:
+                pause_s = LEADERLESS_S
                 self._leadership.clear()
                 await self._leadership.wait()
             self._local.unknown_called.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEADERLESS_S):
+                async with asyncio.timeout(pause_s):
                     await self._local.unknown_called.wait()
-            if self._replica.leader is None:
-                answers = await asyncio.gather(*(self._ask(peer) for peer in self._local.believed_members()))
-                self._tell_owner(any(answers))
+            called = self._local.unknown_called.is_set()
+            if self._replica.leader is None and (called or self._replica.has_configuration):
+                await self._ask_some(called=called)
                 await asyncio.sleep(PAUSE_S)
+                pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+    async def _ask_some(self, *, called: bool) -> None:
+        known = self._local.believed_members()
+        begin = self._asked % len(known) if known else 0
+        asked = tuple(islice(chain(known[begin:], known[:begin]), ASKED_AT_ONCE))
+        self._asked += len(asked)
+        answers = await asyncio.gather(*(self._ask(peer) for peer in asked))
+        if called and not any(answers) and not self._told_owner:
+            self._told_owner = True
+            _log.warning(
+                "machines that this one never met speak for its hive, and of the members that it knows none answers now: if "
+                "those have left for good, stop this daemon, move the folder log out of its data directory, and start it as a "
+                "new member"
+            )
 
     async def _ask(self, peer: PeerAddress) -> bool:
         """Whether the member answered."""
         try:
-            told = await self._peers.voters(peer, ASK_DEADLINE_S)
+            told = await self._peers.members(peer, ASK_DEADLINE_S)
         except HiveError as error:
             _log.debug("a member does not say who takes part", node=peer.node_id, reason=error.message)
             return False
@@ -62,12 +87,3 @@ class MemberSearch:
         if unknown:
             _log.info("members came while this node was away", nodes=unknown, told_by=peer.node_id)
         return True
-
-    def _tell_owner(self, answered: bool) -> None:
-        """Once: a hive of strangers goes on, and nobody is left who could name them to this node."""
-        if self._local.unknown_called.is_set() and not answered and not self._told_owner:
-            self._told_owner = True
-            _log.warning(
-                "machines that this one never met speak for its hive, and no member that it knows answers: if those have left "
-                "for good, stop this daemon, move the folder log out of its data directory, and start it as a new member"
-            )

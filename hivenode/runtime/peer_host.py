@@ -26,7 +26,6 @@ from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.hive_life import HiveLife
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
-from hivenode.runtime.member_gate import VOUCHED_MAX
 from hivenode.runtime.ports import (
     ClusterAction,
     ClusterAnswer,
@@ -239,12 +238,13 @@ class LocalPeerHost:
         keeper = self._digests()
         return Verdict.UNDECIDED if keeper is None else await keeper.compare(report)
 
-    def voters(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+    def members(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
         replica = self._local.replica
         if replica is None or not self._local.may_hold_state(caller):
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and takes no part in consensus")
-        entries = [entry for entry in queries.nodes(replica.view()) if entry.rights is NodeRights.VOTER]
-        return tuple(decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:VOUCHED_MAX])
+        nodes = sorted({node_of(member) for member in replica.status().conf.members()})
+        entries = [entry for node in nodes if (entry := queries.node(replica.view(), node)) is not None]
+        return tuple(decode_record(SignedNodeRecord, entry.signed_record) for entry in entries if entry.signed_record)
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         if not self._local.may_hold_state(caller):

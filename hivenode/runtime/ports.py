@@ -678,8 +678,8 @@ class PeerNetwork(Protocol):
         """Asks the leader to take a node out or to let another lead; returns the node's whole id."""
         ...
 
-    async def voters(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
-        """Asks a member of this hive which nodes have voter right; their records, checked."""
+    async def members(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+        """Asks a member of this hive which nodes are in the configuration; their records, checked."""
         ...
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
@@ -730,8 +730,8 @@ class PeerHost(Protocol):
         """At the leader. Raises PEER_REJECTED for a report of another node than the caller."""
         ...
 
-    def voters(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
-        """The nodes with voter right, as far as this node knows. Raises PERMISSION_DENIED for a caller without."""
+    def members(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+        """The nodes in the configuration, as far as this node knows. Raises PERMISSION_DENIED for who takes no part."""
         ...
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:

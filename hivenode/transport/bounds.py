@@ -352,7 +352,7 @@ TABLE: Final[dict[str, Fields]] = {
         "rights": _words(NodeRights, optional=True),
         "lifetime_ms": Number(most=TOKEN_LIFETIME_MS_MAX),
     },
-    "hive.ListVotersRequest": {},
+    "hive.ListMembersRequest": {},
     "hive.CompareDigestRequest": {
         "version": Number(most=1_000),
         "member_id": Text(least=1, most=256),

@@ -6,7 +6,7 @@
 | Prove | whoever can sign the nonce, unless both sides are in different hives |
 | Invite, Join | a proven node, also across the border of a hive |
 | Messages, CompareDigest, ManageHive, Work, FetchBlob, StoreBlob | a proven node of this hive that `admits` lets in |
-| ReadLog, FetchSnapshot, ListVoters | of these, one with voter right: it leads, votes, or serves the task's user |
+| ReadLog, FetchSnapshot, ListMembers | of these, one with voter right: it leads, votes, or serves the task's user |
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ class PeerServer:
             "CompareDigest": grpc.unary_unary_rpc_method_handler(
                 self._unary(hive_pb2.CompareDigestRequest, self._compare_digest)
             ),
-            "ListVoters": grpc.unary_unary_rpc_method_handler(
-                self._unary(hive_pb2.ListVotersRequest, self._list_voters)
+            "ListMembers": grpc.unary_unary_rpc_method_handler(
+                self._unary(hive_pb2.ListMembersRequest, self._list_members)
             ),
             "Messages": grpc.stream_stream_rpc_method_handler(self._stream(self._messages)),
             "Work": grpc.stream_stream_rpc_method_handler(self._stream(self._work)),
@@ -466,9 +466,9 @@ class PeerServer:
         verdict = await self._host.compare_digest(caller, report)
         return hive_pb2.CompareDigestResponse(verdict=verdict.value)
 
-    async def _list_voters(self, request: Any, context: Context) -> Any:
-        voters = self._host.voters(self._admitted(context))
-        return hive_pb2.ListVotersResponse(records=map(encode_record, voters))
+    async def _list_members(self, request: Any, context: Context) -> Any:
+        members = self._host.members(self._admitted(context))
+        return hive_pb2.ListMembersResponse(records=map(encode_record, members))
 
     async def _fetch_snapshot(self, data: bytes, context: Context) -> None:
         caller = self._admitted(context)

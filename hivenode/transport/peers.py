@@ -342,16 +342,16 @@ class GrpcPeers:
             ),
         )
 
-    async def voters(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
-        answer = hive_pb2.ListVotersResponse.FromString(
-            await self._call(peer, "ListVoters", hive_pb2.ListVotersRequest(), deadline_s)
+    async def members(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+        answer = hive_pb2.ListMembersResponse.FromString(
+            await self._call(peer, "ListMembers", hive_pb2.ListMembersRequest(), deadline_s)
         )
         # A record may have expired since it was agreed: it names its node all the same.
         try:
             signed = [decode_record(SignedNodeRecord, data) for data in answer.records[:MEMBERS_MAX]]
             return tuple(open_record(record, verify_signature) for record in signed)
         except DecodeError as error:
-            raise HiveError(Code.PEER_REJECTED, f"the voters told by {peer.node_id} are wrong: {error}") from error
+            raise HiveError(Code.PEER_REJECTED, f"the members told by {peer.node_id} are wrong: {error}") from error
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
         request = hive_pb2.CompareDigestRequest(

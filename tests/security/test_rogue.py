@@ -245,7 +245,7 @@ def peer_asks(rogue: Rogue, other: NodeId, members: list[str], user: str, task: 
     for member in members:
         report = hive_pb2.CompareDigestRequest(version=1, member_id=member, index=1024, digest=bytes(32))
         yield Ask("CompareDigest", report, Code.PEER_REJECTED)
-    yield Ask("ListVoters", hive_pb2.ListVotersRequest(), Code.PERMISSION_DENIED)
+    yield Ask("ListMembers", hive_pb2.ListMembersRequest(), Code.PERMISSION_DENIED)
     yield Ask("FetchSnapshot", good_request(METHODS["FetchSnapshot"].input_type), Code.PERMISSION_DENIED)
     log = hive_pb2.ReadLogRequest(user=user, task_id=task, attempt=1)
     yield Ask("ReadLog", log, Code.PERMISSION_DENIED)

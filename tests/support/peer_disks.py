@@ -115,7 +115,7 @@ class PeerDisks:
     async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         raise InvariantError("not in these tests")
 
-    async def voters(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+    async def members(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
         raise InvariantError("not in these tests")
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:

@@ -6,12 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hivenode.consensus import Heartbeat, Message
+from hivenode.consensus import Heartbeat, MemberId, Message
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import encode_record
 from hivenode.pool.commands import AdmitNode
 from hivenode.pool.records import NodeRights
-from hivenode.runtime.local import LocalNode, member_id_of
+from hivenode.runtime.local import member_id_of, node_of
+from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import LocalPeerHost
 from hivenode.runtime.refusals import Refusals
 from tests.support.replicas import leader_of, propose, three
@@ -30,8 +31,8 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
 
         replica = SimpleNamespace(member_id=leader.id, view=leader.replica.view, receive=receive)
         # Of the host only the replica behind it, and its clock, matter here.
-        local: Any = SimpleNamespace(replica=replica, _replica=replica, clock_ms=lambda: 0)
-        local.may_hold_state = lambda node: LocalNode.may_hold_state(local, node)
+        gate = MemberGate(leader.replica.view, lambda: frozenset({node_of(MemberId(leader.id))}))
+        local: Any = SimpleNamespace(replica=replica, clock_ms=lambda: 0, may_hold_state=gate.takes_part)
         host: Any = SimpleNamespace(_local=local, _heard_ms={}, _refusals=Refusals())
         for number in (7, 8):
             sender = member_id_of(node_id(number), "i1")

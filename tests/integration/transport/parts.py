@@ -551,7 +551,7 @@ class Ports:
         self.reports.append((caller, report))
         return Verdict.DIFFERS
 
-    def voters(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+    def members(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
         return (self.introduction().signed,)
 
     async def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
