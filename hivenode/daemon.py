@@ -36,7 +36,7 @@ from hivenode.discovery.finder import Candidate, join_host_port
 from hivenode.discovery.interfaces import is_on_lan, lan_addresses, watch
 from hivenode.discovery.mdns import Announcement, MdnsFinder
 from hivenode.encoding.node_record import NodeId
-from hivenode.errors import Code, HiveError
+from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate, load_identity
 from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
@@ -684,6 +684,9 @@ def run(config: Config) -> int:
     except HiveError as error:
         sys.stderr.write(f"hivenode: {error.message}\n")
         return ExitCode.USAGE
+    except InvariantError as error:
+        sys.stderr.write(f"hivenode: {error}\n")
+        return ExitCode.BROKEN_INVARIANT
     finally:
         # The loop's handlers went with it; a word to end that comes while the process ends, however it does, must not kill it.
         for name in END_SIGNALS:

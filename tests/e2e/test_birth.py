@@ -8,9 +8,11 @@ from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, encode_c
 from hivenode.identity import load_identity
 from hivenode.runtime.local import member_id_of
 from hivenode.runtime.stores import LogWrite
+from hivenode.runtime.supervision import ExitCode
 from hivenode.storage.log_store import LogStore
 from tests.e2e.user import User
 from tests.support.daemons import LOOPBACK, Daemon, wait_for
+from tests.unit.storage.test_log_store import meta_rows
 
 HIVE_ID = "ab" * 16
 GRANT_CPT = 1000
@@ -35,4 +37,18 @@ def test_hive_whose_founder_was_killed_in_its_birth_is_born_at_the_next_start(tm
         assert daemon.status().hive_id == HIVE_ID
         assert User.new(daemon).balance() == GRANT_CPT
     finally:
+        daemon.close()
+
+
+def test_daemon_whose_log_is_damaged_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
+    daemon = Daemon(name="founder", folder=tmp_path, flags=(*LOOPBACK, "--no-mdns", "--executor", "none"))
+    begin_birth(daemon.data_dir)
+    meta_rows(daemon.data_dir / "log", lambda key, row: row if key == b"format" else bytes([row[0] ^ 1]) + row[1:])
+    try:
+        daemon.start()
+        assert daemon.ended() == ExitCode.BROKEN_INVARIANT
+        assert "is not what was written" in daemon.log_tail()
+        assert "Traceback" not in daemon.log_tail()
+    finally:
+        daemon.kill()
         daemon.close()
