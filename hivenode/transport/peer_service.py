@@ -52,9 +52,10 @@ from hivenode.transport.bounds import check
 from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_message, decode_worker_event, encode_worker_order
 from hivenode.transport.interceptors.calls import Context, error_for, origin_of, refuse
-from hivenode.transport.interceptors.intake import STALL_S, write
+from hivenode.transport.interceptors.intake import write
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
 from hivenode.transport.node_calls import NodeCalls
+from hivenode.transport.pace import STALL_S, Pace
 from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
 from hivenode.transport.receptions import Receptions
 from hivenode.transport.services.cluster import pending_node
@@ -417,15 +418,16 @@ class PeerServer:
             return await self._take_blob(pieces)
 
     async def _take_blob(self, pieces: AsyncIterator[bytes]) -> bytes:
+        moving = _moving(pieces)
         try:
-            first = _parsed(hive_pb2.StoreBlobPiece, await anext(_moving(pieces)))
+            first = _parsed(hive_pb2.StoreBlobPiece, await anext(moving))
         except StopAsyncIteration:
             raise HiveError(Code.INVALID_ARGUMENT, "the first piece must name the blob") from None
 
         async def content() -> AsyncGenerator[bytes, None]:
             if first.data:
                 yield first.data
-            async for piece in _moving(pieces):
+            async for piece in moving:
                 yield _parsed(hive_pb2.StoreBlobPiece, piece).data
 
         expected = BlobRef(sha256=first.sha256, size_bytes=first.size_bytes)
@@ -495,15 +497,17 @@ async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: C
 
 
 async def _moving(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The pieces of a stream; raises OVERLOADED when none comes for `STALL_S`."""
+    """The pieces of a stream; raises OVERLOADED when it trickles."""
+    pace = Pace(STALL_S)
     while True:
         try:
-            async with asyncio.timeout(STALL_S):
+            async with asyncio.timeout_at(pace.ends):
                 piece = await anext(pieces)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise HiveError(Code.OVERLOADED, f"nothing came for {STALL_S:g} s: send it again") from None
+            raise pace.refusal() from None
+        pace.moved(len(piece))
         yield piece
 
 

@@ -44,6 +44,7 @@ from hivenode.transport.interceptors.calls import Context, origin_of, refuse
 from hivenode.transport.interceptors.turns import Turns, overloaded
 from hivenode.transport.limits import Limits
 from hivenode.transport.node_calls import NodeCalls
+from hivenode.transport.pace import STALL_S, Pace
 from hivenode.transport.peer_link import SERVICE
 from hivenode.transport.receptions import Receptions
 from hivenode.transport.statuses import MalformedError
@@ -58,9 +59,6 @@ HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 """Two of the largest requests at once. A board with 1 GiB that leads a hive has this, and the copies made of it, to spare."""
 BULKY_AT_ONCE_MAX: Final = 4
 """Answers of up to `MESSAGE_BYTES_MAX` that are made at once, since their size is known only when they are there."""
-STALL_S: Final = 60.0
-STALL_BYTES: Final = 64 << 10
-"""A stream that brings less than this in `STALL_S` holds its place for nothing."""
 WRITE_STALL_S: Final = 60.0
 """A caller that takes no piece of its answer for so long has gone, or means harm."""
 CONNECTION_CALLS_MAX: Final = 256
@@ -349,25 +347,20 @@ async def write(context: Context, message: Any) -> None:
 
 async def _pieces(context: Context) -> AsyncGenerator[Any, None]:
     """The requests of a stream. Raises OVERLOADED when it trickles, INVALID_ARGUMENT for a piece that is too large."""
-    loop = asyncio.get_running_loop()
-    ends, moved_bytes = loop.time() + STALL_S, 0
+    pace = Pace(STALL_S)
     while True:
         try:
-            async with asyncio.timeout_at(ends):
+            async with asyncio.timeout_at(pace.ends):
                 piece: Any = await context.read()
         except TimeoutError:
-            raise HiveError(
-                Code.OVERLOADED, f"the upload brought less than {STALL_BYTES} bytes in {STALL_S:g} s: send it again"
-            ) from None
+            raise pace.refusal() from None
         if piece is grpc.aio.EOF:
             return
         size_bytes = len(piece)
         if size_bytes > PIECE_BYTES_MAX:
             del piece  # Or the refusal would keep it, as long as it lives itself.
             raise MalformedError(f"a piece of an upload may have {PIECE_BYTES_MAX} bytes; this one has {size_bytes}")
-        moved_bytes += size_bytes
-        if moved_bytes >= STALL_BYTES:
-            ends, moved_bytes = loop.time() + STALL_S, 0
+        pace.moved(size_bytes)
         yield piece
 
 

@@ -95,6 +95,27 @@ async def test_who_brings_no_piece_of_a_blob_is_cut_off(monkeypatch: pytest.Monk
         assert not b.ports.files
 
 
+async def test_who_brings_a_blob_drop_by_drop_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_service, "STALL_S", STALL_S)
+    refused = _refusals(monkeypatch, "hivenode.transport.peer_service.refuse")
+    async with nodes(2) as (a, b):
+        connection = await _connection(a, b)
+        call: Any = connection.channel.stream_unary(SERVICE + "StoreBlob")(metadata=connection.metadata)
+        piece = hive_pb2.StoreBlobPiece(sha256="0" * 64, size_bytes=1 << 20, data=b"x").SerializeToString()
+
+        async def trickle() -> None:
+            while not refused.is_set():
+                await call.write(piece)
+                await asyncio.sleep(STALL_S / 4)  # The pace of whoever means harm.
+
+        trickling = asyncio.ensure_future(trickle())
+        async with asyncio.timeout(DEADLINE_S):
+            await refused.wait()
+        await asyncio.gather(trickling, return_exceptions=True)
+        await _lets_go(b)
+        assert not b.ports.files
+
+
 async def test_a_node_has_only_so_many_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_calls, "VOTER_CALLS_MAX", 3)
     async with nodes(3) as (a, b, c):
