@@ -291,7 +291,7 @@ class Daemon:
             tombstones=Tombstones(self._folder.path),
             errand=self._errand,
             restart=self._restart,
-            left=self._leave,
+            left=lambda: self._cluster.taken_out(),
             stop=self._stop_for_owner,
         )
         self._host = LocalPeerHost(
@@ -530,7 +530,6 @@ class Daemon:
         )
         self._tasks.start()
         self._supervisor.run(self._life.run(), "life")
-        self._supervisor.run(self._cluster.run(), "cluster")
         if self._config.role.runs_tasks:
             self._supervisor.run(self._work.run(), "worker")
         self._supervisor.run(self._discover(), "discovery")

@@ -15,9 +15,9 @@ from typing import Final
 from hivenode.encoding.records import encode_record
 from hivenode.ledger import chain
 from hivenode.pool import keys, queries
-from hivenode.pool.commands import AdmitNode, RemoveNode
+from hivenode.pool.commands import AdmitNode, RemoveNode, Reply
 from hivenode.pool.records import NodeRights
-from simulations.calls import JoinAsked, PeerCall, Write
+from simulations.calls import JoinAsked, PeerCall, Write, Written
 from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Weather
@@ -432,10 +432,17 @@ class Faults:
                     command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
                     deadline_us = self._engine.now_us + LEAVE_LOOK_US
                     leader.replica.propose(Write(body=command), deadline_us, lambda _result: None)
-            elif going.replica is None and self._is_out(going, leader.replica):
-                going.leave()  # A node without the log would hear so when it tells the hive its record again.
-                return
+            elif self._is_out(going, leader.replica):
+                # The leader says it once more before it answers, as `runtime.cluster` has it.
+                command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
+                deadline_us = self._engine.now_us + LEAVE_LOOK_US
+                leader.replica.propose(Write(body=command), deadline_us, lambda result: self._gone(going, result))
         self._engine.after(LEAVE_LOOK_US, lambda: self.see_off(going))
+
+    @staticmethod
+    def _gone(going: Node, result: Written) -> None:
+        if isinstance(result, Reply) and not going.left:
+            going.leave()
 
     @staticmethod
     def _is_out(going: Node, replica: Replica) -> bool:

@@ -59,6 +59,7 @@ from hivenode.runtime.hive_life import (
     FOUNDERS_DEADLINE_S,
     INVITE_DEADLINE_S,
     JOIN_DEADLINE_S,
+    LIGHT_REFRESH_S,
     confirmed_by,
 )
 from hivenode.runtime.local import LEADERLESS_S
@@ -331,6 +332,7 @@ class HiveLife:
             if self._belongs:
                 return
             self._belongs = True
+            self._node.told_voters = frozenset((result.leader.node_id, *result.voters))
             self._node.disk.submit(Bind(result.hive_id, None), self._node.bound(lambda: self._joined(result)))
 
         try_next()
@@ -378,7 +380,6 @@ class HiveLife:
         self.writes_open = True
         names = [self._world.names[record.node_id] for record in records]
         leader = self._world.names[offer.leader.node_id]
-        node.told_voters = frozenset((offer.leader.node_id, *offer.voters))
         node.search.meet([leader, *names])
         node.search.leader = leader
         node.enter(holds_log=offer.voter_rights)
@@ -555,10 +556,12 @@ class HiveLife:
                     for entry in queries.nodes(replica.view):
                         if entry.kind is NodeKind.HIVE:
                             self._node.learn_address(entry.node_id, entry.addresses)
+                    self._tell_record_again()
                     self._look(replica)
-                case NodeRemoved():
+                case NodeRemoved(node_id=node_id):
                     nodes_changed = True
-                    self._see_whether_out(replica)
+                    if node_id == self._node.node_id:
+                        self._tell_record_again()
                 case HiveDissolved():
                     self._look(replica)
                 case _:
@@ -570,17 +573,8 @@ class HiveLife:
     def _leadership_changed(self, replica: Replica) -> None:
         if replica.leader is None and replica.conf.voters:
             self._later(LEADERLESS_S, lambda: self._ask_for_members(replica))
-        self._see_whether_out(replica)
         self._tell_record_again()
         self._tell_virginity(replica)
-
-    def _see_whether_out(self, replica: Replica) -> None:
-        """A member that was removed goes on until the configuration is without it, as `runtime.cluster` has it."""
-        node = self._node
-        if queries.was_removed(replica.view, node.node_id, node.disk.log.incarnation) and (
-            node.member_id not in replica.conf.members()
-        ):
-            node.at(self._engine.now_us, node.leave)
 
     def _tell_virginity(self, replica: Replica) -> None:
         view = replica.view
@@ -629,6 +623,11 @@ class HiveLife:
         def told(result: Any) -> None:
             if isinstance(result, Failure) and result.code is Code.NODE_REMOVED:
                 self._node.leave()
+                return
+            if isinstance(result, JoinOffer) and replica is not None and not replica.conf.voters:
+                self._node.told_voters = frozenset((result.leader.node_id, *result.voters))
+                self._node.vouch(self._node.told_voters)
+                self._later(LIGHT_REFRESH_S, self._tell_record_again)
                 return
             # A replica sees in the log that it is told; a light node has the leader's word.
             if isinstance(result, Failure) or not self._node.light:

@@ -368,14 +368,33 @@ def newcomers_unheard() -> Any:
 
 
 def removed_voter_ends_at_once() -> Any:
-    """The daemon of a voter that was taken out ends while its vote counts."""
+    """The daemon of a voter that was taken out ends when it hears so, while its vote counts."""
+    return _replaced(hive_life.HiveLife, "_applied", _ends(lambda node, replica: True))
 
-    def hasty(self: hive_life.HiveLife, replica: Replica) -> None:
+
+def removed_voter_trusts_itself() -> Any:
+    """The daemon of a voter ends when it has applied that it is out, though others may restart without knowing it."""
+    return _replaced(
+        hive_life.HiveLife,
+        "_leadership_changed",
+        _ends(lambda node, replica: node.member_id not in replica.conf.members()),
+    )
+
+
+def _ends(when: Callable[[Any, Replica], bool]) -> Any:
+    """The method that a mutant has in place of one that is told the replica first."""
+
+    def hasty(self: hive_life.HiveLife, replica: Replica, *rest: Any) -> None:
         node = self._node
-        if queries.was_removed(replica.view, node.node_id, node.disk.log.incarnation):
+        if queries.was_removed(replica.view, node.node_id, node.disk.log.incarnation) and when(node, replica):
             node.at(node.world.engine.now_us, node.leave)
+        elif rest:
+            applied(self, replica, *rest)
+        else:
+            leadership_changed(self, replica)
 
-    return _replaced(hive_life.HiveLife, "_see_whether_out", hasty)
+    applied, leadership_changed = hive_life.HiveLife._applied, hive_life.HiveLife._leadership_changed
+    return hasty
 
 
 def joint_never_left() -> Any:
@@ -418,6 +437,7 @@ ALL: Final[dict[str, Mutant]] = {
         removed_voter_unheard,
         newcomers_unheard,
         removed_voter_ends_at_once,
+        removed_voter_trusts_itself,
     )
 }
 

@@ -5,8 +5,9 @@ Fills `ClusterControl`.
 Rules:
 - The owner of this machine asks, or an operator. What the leader must do it is asked for as one member asks another.
 - A node that leads hands leadership over before it goes; the only voter makes a learner a voter for that first.
-- A voter goes only while those that remain can decide without it. Until the configuration is without it, its vote counts, so
-  its daemon goes on; only a revoked one is not heard any more, so there the others must be a majority without it.
+- A voter goes only while those that remain can decide without it. Its vote counts until a majority of them knows for good that
+  the configuration is without it, so its daemon goes on until the leader tells it so: what it has applied itself is not enough.
+  Only a revoked one is not heard any more, so there the others must be a majority without it.
 - A node is out when the hive's list and the configuration are without it. What it has on disk stays, and is of no use to it:
   the hive takes it back with an empty data directory only.
 """
@@ -37,7 +38,6 @@ from hivenode.errors import Code, HiveError
 from hivenode.identity import identity_of
 from hivenode.pool import queries
 from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, RemoveNode, RevokeNode
-from hivenode.pool.events import Event, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeKind, NodeRights
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
@@ -90,9 +90,7 @@ class HiveCluster:
         self._left = left
         self._moves = moves
         self._desk = desk
-        self._removed = asyncio.Event()
         self._gone = False
-        local.on_replica(self._watch)
 
     # --- what the owner asks ---------------------------------------------------------------------------------------
 
@@ -152,7 +150,7 @@ class HiveCluster:
 
     async def leave(self, deadline_s: float) -> None:
         await self.remove(self._local.node_id, deadline_s)
-        self._end()
+        self.taken_out()
 
     async def move(self, address: str, abandon: bool, deadline_s: float) -> str:
         intro = await self._peers.introduce(address, min(deadline_s, INTRODUCE_DEADLINE_S))
@@ -270,6 +268,7 @@ class HiveCluster:
 
     async def _remove(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
         command = RemoveNode(node_id=node, reason="The node was taken out of the hive.")
+        was_member = self._is_member(replica, node)
         accepted(await replica.propose(command, deadline_s=deadline_s))
         _log.info("node removed", node=node)
         try:
@@ -279,6 +278,14 @@ class HiveCluster:
             raise HiveError(
                 Code.OUTCOME_UNKNOWN, f"{node} is off the list, and still in the configuration: look at the members"
             ) from None
+        if was_member:
+            # Once more, and refused: whoever has this entry on disk has it there too that the change before it is committed. A
+            # member that restarts without knowing that would count the vote of a daemon that has ended.
+            await replica.propose(command, deadline_s=deadline_s)
+        if was_member:
+            # Said once more, to no effect but one: whoever has this entry on disk has it there too that the change before it was
+            # committed. Else those that restart now could count the vote of a daemon that has ended since.
+            await replica.propose(command, deadline_s=deadline_s)
 
     async def _make_room(self, replica: Replica, deadline_s: float) -> None:
         """Lets another lead. Raises INVALID_ARGUMENT when there is no other."""
@@ -360,30 +367,8 @@ class HiveCluster:
 
     # --- this node goes --------------------------------------------------------------------------------------------
 
-    def _watch(self, replica: Replica) -> None:
-        def applied(events: tuple[Event, ...]) -> None:
-            # An older log of this node may have been removed, which says nothing of this one.
-            if any(isinstance(event, NodeRemoved | StateReplaced) for event in events) and queries.was_removed(
-                replica.view(), self._local.node_id, self._local.incarnation
-            ):
-                self._removed.set()
-
-        replica.subscribe(applied)
-
-    async def run(self) -> None:
-        """Waits until another node's owner took this one out of the hive, and ends this daemon then.
-
-        A member that is out may not hear so by the log, since nobody sends it any more; the leader tells it when it asks.
-        """
-        await self._removed.wait()
-        replica = self._local.replica
-        if replica is not None and self._is_member(replica, self._local.node_id):
-            _log.info("this node was removed, and goes on until its vote is gone")
-            await self._changed(replica, lambda: not self._is_member(replica, self._local.node_id))
-        self._end()
-        await asyncio.Event().wait()
-
-    def _end(self) -> None:
+    def taken_out(self) -> None:
+        """The hive is without this node, for good; unless it is on its way to another one, its daemon ends."""
         if not self._gone:
             self._gone = True
             self._left()

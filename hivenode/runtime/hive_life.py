@@ -52,6 +52,8 @@ from hivenode.membership.twins import gives_way
 from hivenode.pool import queries
 from hivenode.pool.commands import AdmitNode, CreateHive, SetTrust
 from hivenode.pool.dissolving import is_virgin
+from hivenode.pool.events import Event as PoolEvent
+from hivenode.pool.events import NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeRights, TrustMode
 from hivenode.runtime.admission import ASK_DEADLINE_S, twin_refusal
 from hivenode.runtime.errand import Errand
@@ -520,7 +522,16 @@ class HiveLife:
     def _watch_replica(self, replica: Replica) -> None:
         self._end.watch(replica)
         replica.on_leadership(lambda: self._leadership_changed(replica))
-        replica.subscribe(lambda _events: self._tell_virginity(replica))
+        replica.subscribe(lambda events: self._applied(replica, events))
+
+    def _applied(self, replica: Replica, events: tuple[PoolEvent, ...]) -> None:
+        if any(
+            isinstance(event, StateReplaced)
+            or (isinstance(event, NodeRemoved) and event.node_id == self._local.node_id)
+            for event in events
+        ):
+            self._record_wanted.set()  # If it was taken out, the leader tells whether the hive can do without its vote.
+        self._tell_virginity(replica)
 
     def _leadership_changed(self, replica: Replica) -> None:
         self._record_wanted.set()
@@ -551,7 +562,8 @@ class HiveLife:
     async def _keep_record(self) -> None:
         """Keeps the hive's entry of this node true: after a start, a change of address, or a change of capabilities."""
         while True:
-            light = self._local.hive_id() != "" and self._local.replica is None
+            replica = self._local.replica
+            light = self._local.hive_id() != "" and (replica is None or not replica.has_configuration)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LIGHT_REFRESH_S if light else None):
                     await self._record_wanted.wait()
@@ -576,11 +588,11 @@ class HiveLife:
             if replica is not None and replica.leader is not None and self._is_told(replica):
                 return True
             offer = await self._ask_to_admit(leader, self._local.hive_id())
-            if replica is None:
+            if replica is None or not replica.has_configuration:
                 self._local.note_offer(offer)
-                if offer.voter_rights:
-                    _log.info("this node was given voter right")
-                    await self._local.become_replica()
+            if replica is None and offer.voter_rights:
+                _log.info("this node was given voter right")
+                await self._local.become_replica()
         except HiveError as error:
             if error.code is Code.NODE_REMOVED:
                 _log.warning("the hive has taken this node out", reason=error.message)

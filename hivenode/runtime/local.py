@@ -420,6 +420,8 @@ class LocalNode:
             addresses,
             voter_rights=offer.voter_rights,
         )
+        if self._gate is not None:
+            self._gate.vouch(self._roster.voters)
         for node in gone:
             self.on_node_gone(node)
 

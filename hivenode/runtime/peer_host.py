@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -13,10 +14,12 @@ from hivenode.consensus import Message
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, Verify, open_record
 from hivenode.encoding.records import decode_record, encode_record
+from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
 from hivenode.pool import joining, queries
 from hivenode.pool.commands import AdmitNode
+from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, TrustMode
 from hivenode.pool.recoveries import recoveries
 from hivenode.runtime.admission import refuse_twin
@@ -65,6 +68,26 @@ def says_nothing_new(known: NodeEntry | None, record: NodeRecord, verify: Verify
     return not late and record == dataclasses.replace(before, sequence=record.sequence, expires_ms=record.expires_ms)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """The hive's nodes as an offer names them."""
+
+    members: tuple[SignedNodeRecord, ...]
+    nodes: tuple[NodeId, ...]
+    voters: tuple[NodeId, ...]
+
+
+def _listed(view: ReadView) -> _Listed:
+    entries = [entry for entry in queries.nodes(view) if entry.kind is NodeKind.HIVE]
+    # Those with voter right first: a node without the log finds its way by them.
+    entries.sort(key=lambda entry: entry.rights is not NodeRights.VOTER)
+    return _Listed(
+        members=tuple(decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]),
+        nodes=tuple(entry.node_id for entry in entries),
+        voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
+    )
+
+
 class LocalPeerHost:
     """See the module.
 
@@ -98,6 +121,12 @@ class LocalPeerHost:
         self._refusals = Refusals()
         self.connected: set[NodeId] = set()
         self._heard_ms: dict[NodeId, int] = {}
+        self._listed: _Listed | None = None
+        local.subscribe(self._applied)
+
+    def _applied(self, events: tuple[Event, ...]) -> None:
+        if any(isinstance(event, NodeChanged | NodeRemoved | StateReplaced) for event in events):
+            self._listed = None
 
     def introduction(self) -> Introduction:
         record, signed = self._local.record()
@@ -189,7 +218,8 @@ class LocalPeerHost:
         if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation) and any(
             node_of(member) == joiner.node_id for member in replica.status().conf.members()
         ):
-            # It would end its daemon, and its vote may be needed to take its vote away.
+            # It would end its daemon, and its vote may be needed to take its vote away. Later it hears that it is out by what is
+            # agreed on after that: see `runtime.cluster`.
             raise HiveError(Code.OVERLOADED, f"{joiner.node_id} was removed, and its vote still counts; ask again")
         rights = self._desk.rights_for(replica.view(), joiner, claim)
         known = queries.node(replica.view(), joiner.node_id)
@@ -212,18 +242,14 @@ class LocalPeerHost:
             )
         address = PeerAddress(node_id=joiner.node_id, addresses=joiner.addresses)
         self._local.note_address(address)
-        entries = [entry for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
-        # Those with voter right first: a node without the log finds its way by them.
-        entries.sort(key=lambda entry: entry.rights is not NodeRights.VOTER)
+        listed = self._listed = self._listed or _listed(replica.view())
         return JoinOffer(
             hive_id=self._local.hive_id(),
-            members=tuple(
-                decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]
-            ),
+            members=listed.members,
             leader=leader,
             voter_rights=admitted is not None and admitted.rights is NodeRights.VOTER,
-            nodes=tuple(entry.node_id for entry in entries),
-            voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
+            nodes=listed.nodes,
+            voters=listed.voters,
         )
 
     async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
