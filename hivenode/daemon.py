@@ -421,6 +421,7 @@ class Daemon:
         self._keeper = keeper = VoterKeeper(
             replica=replica, connected=lambda: self._host.connected, hears=self._host.hears, clock_ms=_clock_ms
         )
+        self._host.on_lost = keeper.lost
         search = MemberSearch(local=self._local, replica=replica, peers=self._peers)
         self._supervisor.run(self._coordinator.run(), "coordinator")
         self._supervisor.run(keeper.run(), "voters")

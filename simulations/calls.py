@@ -105,10 +105,19 @@ class JoinAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersAsked:
-    """A member that was away asks who is in the configuration. Answered by ids and addresses, or PERMISSION_DENIED."""
+    """A member that was away asks who is in the configuration. Answered by `MembersTold`, or PERMISSION_DENIED."""
 
     hive_id: str
     by: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersTold:
+    """Ids and addresses of the members, and what the one that answers has applied."""
+
+    by: NodeId
+    members: tuple[tuple[NodeId, tuple[str, ...]], ...]
+    index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,17 @@ from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, sa
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
 from hivenode.transport.metadata import HOPS_MAX
-from simulations.calls import Failure, IntroduceAsked, InviteAsked, JoinAsked, MembersAsked, OnAnswer, Write, Written
+from simulations.calls import (
+    Failure,
+    IntroduceAsked,
+    InviteAsked,
+    JoinAsked,
+    MembersAsked,
+    MembersTold,
+    OnAnswer,
+    Write,
+    Written,
+)
 from simulations.disk import Bind
 from simulations.engine import SECOND
 
@@ -332,7 +342,7 @@ class HiveLife:
             if self._belongs:
                 return
             self._belongs = True
-            self._node.told_voters = frozenset((result.leader.node_id, *result.voters))
+            self._node.roster = result
             self._node.disk.submit(Bind(result.hive_id, None), self._node.bound(lambda: self._joined(result)))
 
         try_next()
@@ -453,7 +463,8 @@ class HiveLife:
             return
         inside = sorted(map(self._world.node_of, replica.conf.members()))
         entries = [entry for node_id in inside if (entry := queries.node(replica.view, node_id)) is not None]
-        answer(tuple((entry.node_id, entry.addresses) for entry in entries))
+        told = tuple((entry.node_id, entry.addresses) for entry in entries)
+        answer(MembersTold(by=node.node_id, members=told, index=replica.applied_index))
 
     def _forward_join(self, asked: JoinAsked, answer: OnAnswer) -> None:
         """A member that does not lead asks the leader, as `transport.peer_service` does."""
@@ -526,6 +537,7 @@ class HiveLife:
                     voter_rights=joiner.role.may_vote,
                     voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
                     later_sequence=later,
+                    index=replica.applied_index,
                 )
             )
 
@@ -625,8 +637,8 @@ class HiveLife:
                 self._node.leave()
                 return
             if isinstance(result, JoinOffer) and replica is not None and not replica.conf.voters:
-                self._node.told_voters = frozenset((result.leader.node_id, *result.voters))
-                self._node.vouch(self._node.told_voters)
+                self._node.roster = result
+                self._node.vouch(result.leader.node_id, result.index, result.voters)
                 self._later(LIGHT_REFRESH_S, self._tell_record_again)
                 return
             # A replica sees in the log that it is told; a light node has the leader's word.
@@ -649,8 +661,8 @@ class HiveLife:
 
     # --- who came while this member was away -----------------------------------------------------------------------
 
-    def unknown_called(self) -> None:
-        """Somebody spoke of consensus whom the agreed state does not know."""
+    def unheard_called(self) -> None:
+        """Somebody spoke of consensus that takes no part as far as is known here."""
         replica = self._node.replica
         if replica is not None:
             self._ask_for_members(replica)
@@ -673,10 +685,10 @@ class HiveLife:
         for other in some:
             node.ask(node.address_of(other), asked, MEMBERS_DEADLINE_S, self._told_members)
 
-    def _told_members(self, result: Any) -> None:
-        if not isinstance(result, Failure):
-            self._node.vouch(node_id for node_id, _ in result)
-            for node_id, addresses in result:
+    def _told_members(self, told: Any) -> None:
+        if not isinstance(told, Failure):
+            self._node.vouch(told.by, told.index, (node_id for node_id, _ in told.members))
+            for node_id, addresses in told.members:
                 self._node.learn_address(node_id, addresses)
 
     # --- the end of a hive -----------------------------------------------------------------------------------------

@@ -31,9 +31,9 @@ from hivenode.encoding.node_record import (
     sign_record,
 )
 from hivenode.errors import Code, InvariantError
-from hivenode.pool import queries
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import HEARD_MS
+from hivenode.runtime.ports import JoinOffer
 from simulations.calls import (
     Announced,
     Answer,
@@ -114,8 +114,8 @@ class Node:
         """Of what this life of the process says of itself, so that it is later than what the hive knows."""
         self.replica: Replica | None = None
         self.steward: Steward | None = None
-        self.told_voters: frozenset[NodeId] = frozenset()
-        """Whom the leader named when it took this node in, which knows nobody by its own state yet."""
+        self.roster: JoinOffer | None = None
+        """What the leader told when it took this node in, which knows nobody by its own state yet."""
         self._gate: MemberGate | None = None
         self._heard_ms: dict[NodeId, int] = {}
         self.coordinator: Coordinator | None = None
@@ -219,10 +219,12 @@ class Node:
         replica = Replica(self, born=born)
         self.replica = replica
         self._gate = gate = MemberGate(
-            lambda: replica.view, lambda: frozenset(map(self.world.node_of, replica.conf.members()))
+            lambda: replica.view,
+            lambda: frozenset(map(self.world.node_of, replica.conf.members())),
+            lambda: replica.applied_index,
         )
-        if queries.hive(replica.view) is None:
-            gate.vouch(self.told_voters)
+        if self.roster is not None:
+            gate.vouch(self.roster.leader.node_id, self.roster.index, self.roster.voters)
         replica.listeners.append(gate.applied)
         self.coordinator = Coordinator(self, replica)
         self.steward = Steward(self, replica)
@@ -396,7 +398,7 @@ class Node:
         self.disk.slowness = slowness
         self.snapshots = SnapshotDisk(self, self.disk)
         self.tainted, self.broken = False, ""
-        self.told_voters = frozenset()
+        self.roster = None
 
     # --- the wire --------------------------------------------------------------------------------------------------
 
@@ -487,18 +489,18 @@ class Node:
         if gate.takes_part(node_id):
             self._heard_ms[node_id] = self.clock.monotonic_ms()
             return True
-        if self.life is not None and gate.is_unknown(node_id):
-            self.life.unknown_called()
+        if self.life is not None and gate.may_be_new(node_id):
+            self.life.unheard_called()
         return False
 
     def hears(self, node_id: NodeId) -> bool:
         """Whether another has said something of consensus lately."""
         return self.clock.monotonic_ms() - self._heard_ms.get(node_id, -HEARD_MS) < HEARD_MS
 
-    def vouch(self, nodes: Iterable[NodeId]) -> None:
+    def vouch(self, by: NodeId, index: int, named: Iterable[NodeId]) -> None:
         """A member that takes part named those that do."""
-        if self._gate is not None:
-            self._gate.vouch(nodes)
+        if self._gate is not None and self._gate.takes_part(by):
+            self._gate.vouch(by, index, named)
 
     def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
         """A bit may flip on the way from the wire to the file."""

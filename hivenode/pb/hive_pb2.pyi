@@ -579,7 +579,7 @@ class JoinRequest(_message.Message):
     def __init__(self, record: _Optional[bytes] = ..., from_lan: _Optional[bool] = ..., token_key: _Optional[bytes] = ..., token_signature: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("hive_id", "members", "leader_node_id", "leader_addresses", "voter_rights", "node_ids", "voter_ids", "later_sequence")
+    __slots__ = ("hive_id", "members", "leader_node_id", "leader_addresses", "voter_rights", "node_ids", "voter_ids", "later_sequence", "applied_index")
     HIVE_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     LEADER_NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -588,6 +588,7 @@ class JoinResponse(_message.Message):
     NODE_IDS_FIELD_NUMBER: _ClassVar[int]
     VOTER_IDS_FIELD_NUMBER: _ClassVar[int]
     LATER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
     hive_id: str
     members: _containers.RepeatedScalarFieldContainer[bytes]
     leader_node_id: str
@@ -596,7 +597,8 @@ class JoinResponse(_message.Message):
     node_ids: _containers.RepeatedScalarFieldContainer[str]
     voter_ids: _containers.RepeatedScalarFieldContainer[str]
     later_sequence: int
-    def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ..., node_ids: _Optional[_Iterable[str]] = ..., voter_ids: _Optional[_Iterable[str]] = ..., later_sequence: _Optional[int] = ...) -> None: ...
+    applied_index: int
+    def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ..., node_ids: _Optional[_Iterable[str]] = ..., voter_ids: _Optional[_Iterable[str]] = ..., later_sequence: _Optional[int] = ..., applied_index: _Optional[int] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
     __slots__ = ("event",)
@@ -703,10 +705,12 @@ class ListMembersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListMembersResponse(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "applied_index")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, records: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    applied_index: int
+    def __init__(self, records: _Optional[_Iterable[bytes]] = ..., applied_index: _Optional[int] = ...) -> None: ...
 
 class CompareDigestRequest(_message.Message):
     __slots__ = ("version", "member_id", "index", "digest")

@@ -61,6 +61,10 @@ INTRODUCE_DEADLINE_S: Final = 3.0
 _log = structlog.get_logger(__name__)
 
 
+def _removal(node: NodeId) -> RemoveNode:
+    return RemoveNode(node_id=node, reason="The node was taken out of the hive.")
+
+
 class HiveCluster:
     """See the module.
 
@@ -91,6 +95,8 @@ class HiveCluster:
         self._moves = moves
         self._desk = desk
         self._gone = False
+        self._departures = asyncio.Lock()
+        """From the question whether the hive can do without a node to the entry by which it is out: one at a time."""
 
     # --- what the owner asks ---------------------------------------------------------------------------------------
 
@@ -231,13 +237,18 @@ class HiveCluster:
             case ClusterAction.TRANSFER:
                 await self._hand_over(replica, self._voter_of(replica, node))
             case ClusterAction.REVOKE:
-                await self._see_off(replica, order, node, deadline_s)
-                revoke = RevokeNode(node_id=node, reason="The node is not trusted any more.")
-                accepted(await replica.propose(revoke, deadline_s=deadline_s))
+                async with self._departures:
+                    await self._see_off(replica, order, node, deadline_s)
+                    revoke = RevokeNode(node_id=node, reason="The node is not trusted any more.")
+                    accepted(await replica.propose(revoke, deadline_s=deadline_s))
                 _log.warning("node revoked", node=node)
             case ClusterAction.REMOVE:
-                await self._see_off(replica, order, node, deadline_s)
-                await self._remove(replica, node, deadline_s)
+                async with self._departures:
+                    await self._see_off(replica, order, node, deadline_s)
+                    was_member = self._is_member(replica, node)
+                    await self._take_off_list(replica, node, deadline_s)
+                if was_member:
+                    await self._await_departure(replica, node, deadline_s)
         return ClusterAnswer(node=node)
 
     async def _see_off(self, replica: Replica, order: ClusterOrder, node: NodeId, deadline_s: float) -> None:
@@ -250,7 +261,7 @@ class HiveCluster:
     def _refuse_departure(self, order: ClusterOrder, node: NodeId) -> None:
         keeper = self._keeper()
         if keeper is not None:
-            keeper.refuse_departure(node, at_once=order.action is ClusterAction.REVOKE)
+            keeper.refuse_departure(node, at_once=order.action is not ClusterAction.REMOVE)
 
     async def _decide(self, replica: Replica, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         """About a machine that waits, or one that did: the whole id may name it before it has asked."""
@@ -262,15 +273,20 @@ class HiveCluster:
         node = waiting[0] if waiting else NodeId(order.node)
         approves = order.action is ClusterAction.APPROVE
         command = ApproveNode(node_id=node, rights=order.rights) if approves else DenyNode(node_id=node)
-        accepted(await replica.propose(command, deadline_s=deadline_s))
+        async with self._departures:
+            if not approves and self._is_member(replica, node):
+                # One that was removed, and whose vote still counts: it is not heard any more from then on.
+                self._refuse_departure(order, node)
+            accepted(await replica.propose(command, deadline_s=deadline_s))
         _log.warning("a machine was approved" if approves else "a machine was denied", node=node)
         return ClusterAnswer(node=node)
 
-    async def _remove(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
-        command = RemoveNode(node_id=node, reason="The node was taken out of the hive.")
-        was_member = self._is_member(replica, node)
-        accepted(await replica.propose(command, deadline_s=deadline_s))
+    async def _take_off_list(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
+        accepted(await replica.propose(_removal(node), deadline_s=deadline_s))
         _log.info("node removed", node=node)
+
+    async def _await_departure(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
+        """Returns when a member can do no more harm by ending than one that was never there. Raises OUTCOME_UNKNOWN."""
         try:
             async with asyncio.timeout(deadline_s):
                 await self._changed(replica, lambda: not self._is_member(replica, node))
@@ -278,14 +294,9 @@ class HiveCluster:
             raise HiveError(
                 Code.OUTCOME_UNKNOWN, f"{node} is off the list, and still in the configuration: look at the members"
             ) from None
-        if was_member:
-            # Once more, and refused: whoever has this entry on disk has it there too that the change before it is committed. A
-            # member that restarts without knowing that would count the vote of a daemon that has ended.
-            await replica.propose(command, deadline_s=deadline_s)
-        if was_member:
-            # Said once more, to no effect but one: whoever has this entry on disk has it there too that the change before it was
-            # committed. Else those that restart now could count the vote of a daemon that has ended since.
-            await replica.propose(command, deadline_s=deadline_s)
+        # Once more, and refused: whoever has this entry on disk has it there too that the change before it is committed. A
+        # member that restarts without knowing that would count the vote of a daemon that has ended.
+        await replica.propose(_removal(node), deadline_s=deadline_s)
 
     async def _make_room(self, replica: Replica, deadline_s: float) -> None:
         """Lets another lead. Raises INVALID_ARGUMENT when there is no other."""

@@ -31,7 +31,7 @@ from hivenode.pool.events import Event, NodeChanged, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind
 from hivenode.runtime.leader_search import LeaderSearch
 from hivenode.runtime.member_gate import MemberGate
-from hivenode.runtime.ports import Introduction, JoinOffer, PeerAddress, PeerNetwork, Standing
+from hivenode.runtime.ports import Introduction, JoinOffer, MembersTold, PeerAddress, PeerNetwork, Standing
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.roster import Roster
 from hivenode.runtime.stores import LogStorage, LogWrite, SnapshotRef, SnapshotStorage, StateStorage
@@ -125,8 +125,8 @@ class LocalNode:
         """Told of nodes that are not in the hive any more, on a node that has this from the leader; the daemon sets it."""
         self._replica: Replica | None = None
         self._gate: MemberGate | None = None
-        self.unknown_called: Final = asyncio.Event()
-        """A node that the agreed state does not know proved itself for the hive and was refused."""
+        self.unheard_called: Final = asyncio.Event()
+        """A node proved itself for the hive, and was refused since it takes no part as far as is known here."""
         self._replica_listeners: list[Callable[[Replica], None]] = []
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._known: dict[NodeId, PeerAddress] = {}
@@ -244,10 +244,11 @@ class LocalNode:
         )
         self._replica = replica
         self._gate = gate = MemberGate(
-            replica.view, lambda: frozenset(node_of(member) for member in replica.status().conf.members())
+            replica.view,
+            lambda: frozenset(node_of(member) for member in replica.status().conf.members()),
+            lambda: replica.applied_index,
         )
-        if queries.hive(replica.view()) is None:
-            gate.vouch(self._roster.voters)
+        gate.vouch(self._roster.told_by, self._roster.index, self._roster.voters)
         replica.subscribe(gate.applied)
         replica.on_leadership(lambda: self._leader_heard(replica))
         for listener in self._listeners:
@@ -419,9 +420,11 @@ class LocalNode:
             (offer.leader.node_id, *offer.voters),
             addresses,
             voter_rights=offer.voter_rights,
+            told_by=offer.leader.node_id,
+            index=offer.index,
         )
         if self._gate is not None:
-            self._gate.vouch(self._roster.voters)
+            self._gate.vouch(self._roster.told_by, self._roster.index, self._roster.voters)
         for node in gone:
             self.on_node_gone(node)
 
@@ -467,19 +470,24 @@ class LocalNode:
         entry = queries.node(self._replica.view(), node)
         if (entry is not None and entry.kind is NodeKind.HIVE) or self.may_hold_state(node):
             return True
-        if self._gate is not None and self._gate.is_unknown(node):
-            self.unknown_called.set()
+        self.note_unheard(node)
         return False
 
-    def vouched(self, members: Iterable[NodeRecord]) -> tuple[NodeId, ...]:
-        """Takes the word of one that takes part on who else does; those of them that were not known here."""
+    def note_unheard(self, node: NodeId) -> None:
+        """A node that proved itself for this hive was refused what members alone may: perhaps it became one meanwhile."""
+        if self._gate is not None and self._gate.may_be_new(node):
+            self.unheard_called.set()
+
+    def vouched(self, told: MembersTold, by: NodeId) -> tuple[NodeId, ...]:
+        """Takes the word of one that takes part on who else does; those of them that were not heard here before."""
         gate = self._gate
-        unknown = [record for record in members if gate is not None and not gate.takes_part(record.node_id)]
-        if gate is not None:
-            gate.vouch(record.node_id for record in unknown)
-        for record in unknown:
+        if gate is None or not gate.takes_part(by):
+            return ()
+        unheard = [record for record in told.members if not gate.takes_part(record.node_id)]
+        gate.vouch(by, told.index, (record.node_id for record in told.members))
+        for record in unheard:
             self.note_address(PeerAddress(node_id=record.node_id, addresses=record.addresses))
-        return tuple(record.node_id for record in unknown)
+        return tuple(record.node_id for record in unheard)
 
     def believed_members(self) -> list[PeerAddress]:
         """The other nodes whose word on members counts here, and that can be asked; those in the configuration first."""

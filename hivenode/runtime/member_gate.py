@@ -4,18 +4,22 @@ A worker need not be trusted, and whoever claims a leader's term would have all 
 heard. Agreed state alone does not say who is: a voter that was taken out counts until the configuration is without it, and a
 member that was away knows nothing of those who came meanwhile. Deaf to either, a hive whose majority lives could decide nothing.
 
-| what this member has of the node | takes part |
+| the first line that fits | takes part |
 |---|---|
-| a revocation | no, whatever else |
-| its entry, with voter right | yes |
-| it is in the configuration | yes: its vote is counted |
-| neither entry nor removal, but a member that takes part vouched for it | yes |
+| the agreed state here says that the node is kept out, as one that was revoked | no |
+| it has the node's entry, with voter right | yes |
+| the node is in the configuration | yes: its vote is counted |
+| a member that takes part vouched for it, by a state that this member has yet to reach | yes |
 | anything else | no |
+
+A word for somebody counts until this member has applied all that it rests on, and knows by itself; and not longer than the one
+that gave it takes part. It counts against an entry without voter right, and against a removal, for those may be older than it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass
 from typing import Final
 
 from hivenode.encoding.node_record import NodeId
@@ -30,18 +34,33 @@ REMEMBERED_MAX: Final = 4_096
 """Nodes with voter right that are remembered until the next change of a node; the rest are looked up for each message."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """Somebody's word for a node: whose, and the index of the agreed state that it rests on."""
+
+    by: NodeId
+    index: int
+
+
 class MemberGate:
     """See the module.
 
     Args:
         view: the agreed state.
         members: the nodes in the configuration, as of the same entry.
+        applied_index: of that entry.
     """
 
-    def __init__(self, view: Callable[[], ReadView], members: Callable[[], frozenset[NodeId]]) -> None:
+    def __init__(
+        self,
+        view: Callable[[], ReadView],
+        members: Callable[[], frozenset[NodeId]],
+        applied_index: Callable[[], int],
+    ) -> None:
         self._view = view
         self._members = members
-        self._vouched: frozenset[NodeId] = frozenset()
+        self._applied_index = applied_index
+        self._words: dict[NodeId, _Word] = {}
         self._entitled: set[NodeId] = set()
 
     def takes_part(self, node: NodeId) -> bool:
@@ -55,32 +74,46 @@ class MemberGate:
             if len(self._entitled) < REMEMBERED_MAX:
                 self._entitled.add(node)
             return True
-        return node in self._members() or node in self._vouched
+        return node in self._members() or node in self.vouched
 
     @property
-    def vouched(self) -> frozenset[NodeId]:
-        """Those who take part by another's word alone."""
-        return self._vouched
+    def vouched(self) -> Set[NodeId]:
+        """Those whom another's word lets take part."""
+        if self._words:
+            applied = self._applied_index()
+            self._words = {node: word for node, word in self._words.items() if word.index > applied}
+        return self._words.keys()
 
-    def is_unknown(self, node: NodeId) -> bool:
-        """Whether the agreed state says nothing of the node, as of one that came while this member was away."""
-        view = self._view()
-        return nodes.find_node(view, node) is None and nodes.removed_incarnation(view, node) is None
+    def may_be_new(self, node: NodeId) -> bool:
+        """Whether a node that takes no part may do so by what was agreed while this member was away."""
+        return not nodes.is_denied(self._view(), node)
 
-    def vouch(self, named: Iterable[NodeId]) -> None:
-        """A member that takes part named those that do, as far as it knows."""
-        told = self._vouched | {node for node in named if self.is_unknown(node)}
-        self._vouched = frozenset(sorted(told)[:VOUCHED_MAX])
+    def vouch(self, by: NodeId, index: int, named: Iterable[NodeId]) -> None:
+        """Takes the word of one that takes part, who has applied `index`, for those that do as well."""
+        if index <= self._applied_index():
+            return
+        for node in named:
+            if len(self._words) < VOUCHED_MAX or node in self._words:
+                known = self._words.get(node)
+                self._words[node] = _Word(by, index if known is None else max(index, known.index))
 
     def applied(self, events: tuple[Event, ...]) -> None:
-        """Takes what was applied: of a node that the agreed state knows, only that counts from then on."""
+        """Takes what was applied. With one that is taken out goes its word, and the word of those it alone spoke for."""
+        gone = set[NodeId]()
         for event in events:
             match event:
-                case NodeChanged(node_id=node_id) | NodeRemoved(node_id=node_id):
-                    self._vouched -= {NodeId(node_id)}
+                case NodeChanged():
                     self._entitled.clear()
+                case NodeRemoved(node_id=node_id):
+                    self._entitled.clear()
+                    gone.add(NodeId(node_id))
                 case StateReplaced():
-                    self._vouched = frozenset(node for node in self._vouched if self.is_unknown(node))
                     self._entitled.clear()
+                    gone |= {word.by for word in self._words.values() if not self.takes_part(word.by)}
                 case _:
                     pass  # Users, sessions and tasks take no part.
+        while gone:
+            dropped = {node for node, word in self._words.items() if word.by in gone}
+            for node in dropped:
+                del self._words[node]
+            gone = {node for node in dropped if not self.takes_part(node)}

@@ -3,7 +3,7 @@
 Their word lets it hear the others (`member_gate`), and the log tells the rest. Without it a majority that is there might not
 decide: those that this member knows may be gone, and those that lead or want its vote are strangers to it.
 
-A node that holds no log yet hears no leader because nobody speaks to it; it asks when somebody does whom it does not know.
+A node that holds no log yet hears no leader because nobody speaks to it; it asks when somebody does whom it does not hear.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ASK_DEADLINE_S: Final = 1.0
 ASKED_AT_ONCE: Final = 8
 """More than a majority of the voters; the rest is asked in the next rounds."""
 PAUSE_S: Final = 1.0
-"""Between two rounds, however often somebody calls whom nobody has named yet."""
+"""Between two rounds, however often somebody calls that is not heard."""
 PAUSE_S_MAX: Final = 60.0
 """Each round without a leader after it waits twice as long as the one before: a member whose place was taken never hears one."""
 
@@ -45,18 +45,18 @@ class MemberSearch:
         replica.on_leadership(self._leadership.set)
 
     async def run(self) -> None:
-        """Asks whenever no leader is heard for `LEADERLESS_S`, or somebody unknown calls meanwhile; until cancelled."""
+        """Asks whenever no leader is heard for `LEADERLESS_S`, or somebody calls meanwhile that is not heard; until cancelled."""
         pause_s = LEADERLESS_S
         while True:
             while self._replica.leader is not None:
                 pause_s = LEADERLESS_S
                 self._leadership.clear()
                 await self._leadership.wait()
-            self._local.unknown_called.clear()
+            self._local.unheard_called.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._local.unknown_called.wait()
-            called = self._local.unknown_called.is_set()
+                    await self._local.unheard_called.wait()
+            called = self._local.unheard_called.is_set()
             if self._replica.leader is None and (called or self._replica.has_configuration):
                 await self._ask_some(called=called)
                 await asyncio.sleep(PAUSE_S)
@@ -83,7 +83,7 @@ class MemberSearch:
         except HiveError as error:
             _log.debug("a member does not say who takes part", node=peer.node_id, reason=error.message)
             return False
-        unknown = self._local.vouched(told)
-        if unknown:
-            _log.info("members came while this node was away", nodes=unknown, told_by=peer.node_id)
+        unheard = self._local.vouched(told, peer.node_id)
+        if unheard:
+            _log.info("members came while this node was away", nodes=unheard, told_by=peer.node_id)
         return True

@@ -122,6 +122,8 @@ class LocalPeerHost:
         self.connected: set[NodeId] = set()
         self._heard_ms: dict[NodeId, int] = {}
         self._listed: _Listed | None = None
+        self.on_lost: Callable[[NodeId], None] = lambda node: None
+        """Told of every stream that ended; the daemon sets it."""
         local.subscribe(self._applied)
 
     def _applied(self, events: tuple[Event, ...]) -> None:
@@ -161,6 +163,7 @@ class LocalPeerHost:
         if not self._local.may_hold_state(caller):
             if known is not None:
                 self._refusals.name(caller, f"{type(message).__name__} without voter right")
+            self._local.note_unheard(caller)
             return  # Workers need not be trusted: who claims a leader's term would have all logs.
         self._heard_ms[caller] = self._local.clock_ms()
         replica.receive(message)
@@ -175,6 +178,7 @@ class LocalPeerHost:
     def peer_lost(self, caller: NodeId, reset: bool) -> None:
         """A peer's stream ended, here or where this node called it; a leader that is gone is replaced at once."""
         self.connected.discard(caller)
+        self.on_lost(caller)
         self._local.forget_leader(caller)
         replica = self._local.replica
         # Also one that stopped in order may have found nobody to hand its leadership to.
@@ -250,6 +254,7 @@ class LocalPeerHost:
             voter_rights=admitted is not None and admitted.rights is NodeRights.VOTER,
             nodes=listed.nodes,
             voters=listed.voters,
+            index=replica.applied_index,
         )
 
     async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
@@ -264,13 +269,14 @@ class LocalPeerHost:
         keeper = self._digests()
         return Verdict.UNDECIDED if keeper is None else await keeper.compare(report)
 
-    def members(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
+    def members(self, caller: NodeId) -> tuple[tuple[SignedNodeRecord, ...], int]:
         replica = self._local.replica
         if replica is None or not self._local.may_hold_state(caller):
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and takes no part in consensus")
         nodes = sorted({node_of(member) for member in replica.status().conf.members()})
         entries = [entry for node in nodes if (entry := queries.node(replica.view(), node)) is not None]
-        return tuple(decode_record(SignedNodeRecord, entry.signed_record) for entry in entries if entry.signed_record)
+        records = (decode_record(SignedNodeRecord, entry.signed_record) for entry in entries if entry.signed_record)
+        return tuple(records), replica.applied_index
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         if not self._local.may_hold_state(caller):

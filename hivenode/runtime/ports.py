@@ -519,6 +519,7 @@ class JoinOffer:
     Args:
         later_sequence: not 0: the node is not in, since the hive has a statement of it with this sequence, which the sent
             one does not follow, as when the node's clock was set back. It can sign a later one and ask again.
+        index: of the agreed state that the offer rests on.
     """
 
     hive_id: str
@@ -528,6 +529,15 @@ class JoinOffer:
     nodes: tuple[NodeId, ...] = ()
     voters: tuple[NodeId, ...] = ()
     later_sequence: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersTold:
+    """The nodes in the configuration, as of the `index` that whoever says so has applied."""
+
+    members: tuple[NodeRecord, ...]
+    index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -678,8 +688,8 @@ class PeerNetwork(Protocol):
         """Asks the leader to take a node out or to let another lead; returns the node's whole id."""
         ...
 
-    async def members(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
-        """Asks a member of this hive which nodes are in the configuration; their records, checked."""
+    async def members(self, peer: PeerAddress, deadline_s: float) -> MembersTold:
+        """Asks a member of this hive which nodes are in the configuration."""
         ...
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
@@ -730,8 +740,9 @@ class PeerHost(Protocol):
         """At the leader. Raises PEER_REJECTED for a report of another node than the caller."""
         ...
 
-    def members(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
-        """The nodes in the configuration, as far as this node knows. Raises PERMISSION_DENIED for who takes no part."""
+    def members(self, caller: NodeId) -> tuple[tuple[SignedNodeRecord, ...], int]:
+        """The nodes in the configuration, and the index that this node has applied. Raises PERMISSION_DENIED for who takes
+        no part."""
         ...
 
     def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:

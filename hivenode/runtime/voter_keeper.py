@@ -11,7 +11,14 @@ import structlog
 from hivenode.consensus import ConfChange, MemberId
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
-from hivenode.membership.voters import VoterChange, VoterPolicyInput, departure_refusal, next_change, wanted_voters
+from hivenode.membership.voters import (
+    Place,
+    VoterChange,
+    VoterPolicyInput,
+    departure_refusal,
+    next_change,
+    wanted_voters,
+)
 from hivenode.pool import queries
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved
 from hivenode.pool.records import NodeKind, NodeRights
@@ -58,6 +65,11 @@ class VoterKeeper:
         self._picture.lead(self._replica.leads, self._clock_ms())
         self._wake.set()
 
+    def lost(self, node: NodeId) -> None:
+        """The connection to a node ended: it is not without a break any more."""
+        self._picture.lost(node)
+        self._wake.set()
+
     def _applied(self, events: tuple[Event, ...]) -> None:
         self._picture.applied(events, self._clock_ms())
         if any(isinstance(event, NodeChanged | NodeRemoved) for event in events):
@@ -70,9 +82,18 @@ class VoterKeeper:
             at_once: the node is not heard any more from now on, as one that is revoked.
 
         Raises:
-            HiveError: INSUFFICIENT_RESOURCES when too few voters would be left that answer.
+            HiveError: INSUFFICIENT_RESOURCES when too few voters would be left that answer, OVERLOADED while the
+                configuration is on its way to another one.
         """
-        refusal = departure_refusal(self._look(), node, at_once=at_once)
+        given = self._look()
+        changes = self._replica.status().conf.is_joint or any(
+            member.place is Place.VOTER and (member.left or not member.may_vote) and member.node_id != node
+            for member in given.members
+        )
+        if changes:
+            # Who is on its way out counts still, and may be one that is not heard.
+            raise HiveError(Code.OVERLOADED, "the voters are being changed: ask again in a moment")
+        refusal = departure_refusal(given, node, at_once=at_once)
         if refusal:
             raise HiveError(Code.INSUFFICIENT_RESOURCES, refusal)
 

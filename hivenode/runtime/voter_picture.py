@@ -65,6 +65,10 @@ class VoterPicture:
             if isinstance(event, NodeChanged):
                 self._told_ms[NodeId(event.node_id)] = now_ms
 
+    def lost(self, node: NodeId) -> None:
+        """A connection ended, which may stand again before the next look."""
+        self._alive_since.pop(node, None)
+
     def look(
         self,
         status: RaftStatus,

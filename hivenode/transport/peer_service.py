@@ -320,6 +320,7 @@ class PeerServer:
             node_ids=offer.nodes,
             voter_ids=offer.voters,
             later_sequence=offer.later_sequence,
+            applied_index=offer.index,
         )
 
     # --- consensus -----------------------------------------------------------------------------------------------
@@ -469,8 +470,8 @@ class PeerServer:
         return hive_pb2.CompareDigestResponse(verdict=verdict.value)
 
     async def _list_members(self, request: Any, context: Context) -> Any:
-        members = self._host.members(self._admitted(context))
-        return hive_pb2.ListMembersResponse(records=map(encode_record, members))
+        members, index = self._host.members(self._admitted(context))
+        return hive_pb2.ListMembersResponse(records=map(encode_record, members), applied_index=index)
 
     async def _fetch_snapshot(self, data: bytes, context: Context) -> None:
         caller = self._admitted(context)

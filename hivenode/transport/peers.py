@@ -13,7 +13,7 @@ import grpc
 from hivenode.config import split_address
 from hivenode.consensus import Message
 from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
+from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
@@ -28,6 +28,7 @@ from hivenode.runtime.ports import (
     Introduction,
     JoinClaim,
     JoinOffer,
+    MembersTold,
     PeerAddress,
     PendingNode,
     WorkerEvent,
@@ -270,6 +271,7 @@ class GrpcPeers:
             nodes=tuple(NodeId(node) for node in answer.node_ids[:MEMBERS_MAX]),
             voters=tuple(NodeId(node) for node in answer.voter_ids[:MEMBERS_MAX]),
             later_sequence=answer.later_sequence,
+            index=answer.applied_index,
         )
 
     async def _call(
@@ -342,16 +344,17 @@ class GrpcPeers:
             ),
         )
 
-    async def members(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+    async def members(self, peer: PeerAddress, deadline_s: float) -> MembersTold:
         answer = hive_pb2.ListMembersResponse.FromString(
             await self._call(peer, "ListMembers", hive_pb2.ListMembersRequest(), deadline_s)
         )
         # A record may have expired since it was agreed: it names its node all the same.
         try:
             signed = [decode_record(SignedNodeRecord, data) for data in answer.records[:MEMBERS_MAX]]
-            return tuple(open_record(record, verify_signature) for record in signed)
+            members = tuple(open_record(record, verify_signature) for record in signed)
         except DecodeError as error:
             raise HiveError(Code.PEER_REJECTED, f"the members told by {peer.node_id} are wrong: {error}") from error
+        return MembersTold(members=members, index=answer.applied_index)
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:
         request = hive_pb2.CompareDigestRequest(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.consensus import Message
-from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, SignedNodeRecord
+from hivenode.encoding.node_record import Capabilities, NodeId, SignedNodeRecord
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pool.records import BlobRef
 from hivenode.runtime.digests import DigestReport, Verdict
@@ -20,6 +20,7 @@ from hivenode.runtime.ports import (
     Introduction,
     JoinClaim,
     JoinOffer,
+    MembersTold,
     PeerAddress,
     WorkerLink,
 )
@@ -115,7 +116,7 @@ class PeerDisks:
     async def manage_hive(self, leader: PeerAddress, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         raise InvariantError("not in these tests")
 
-    async def members(self, peer: PeerAddress, deadline_s: float) -> tuple[NodeRecord, ...]:
+    async def members(self, peer: PeerAddress, deadline_s: float) -> MembersTold:
         raise InvariantError("not in these tests")
 
     async def compare_digest(self, leader: PeerAddress, report: DigestReport, deadline_s: float) -> Verdict:

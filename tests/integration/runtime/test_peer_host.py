@@ -31,8 +31,9 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
 
         replica = SimpleNamespace(member_id=leader.id, view=leader.replica.view, receive=receive)
         # Of the host only the replica behind it, and its clock, matter here.
-        gate = MemberGate(leader.replica.view, lambda: frozenset({node_of(MemberId(leader.id))}))
+        gate = MemberGate(leader.replica.view, lambda: frozenset({node_of(MemberId(leader.id))}), lambda: 0)
         local: Any = SimpleNamespace(replica=replica, clock_ms=lambda: 0, may_hold_state=gate.takes_part)
+        local.note_unheard = lambda node: None
         host: Any = SimpleNamespace(_local=local, _heard_ms={}, _refusals=Refusals())
         for number in (7, 8):
             sender = member_id_of(node_id(number), "i1")

@@ -551,8 +551,8 @@ class Ports:
         self.reports.append((caller, report))
         return Verdict.DIFFERS
 
-    def members(self, caller: NodeId) -> tuple[SignedNodeRecord, ...]:
-        return (self.introduction().signed,)
+    def members(self, caller: NodeId) -> tuple[tuple[SignedNodeRecord, ...], int]:
+        return (self.introduction().signed,), 7
 
     async def read_snapshot(self, caller: NodeId, sha256: str, offset: int) -> AsyncIterator[bytes]:
         self.snapshot_readers.append(caller)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from hivenode.consensus import ConfState, MemberId, ProgressState, RaftStatus, Role
 from hivenode.consensus.progress import ProgressStatus
 from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.records import encode_record
 from hivenode.membership.voters import Member, Place
-from hivenode.pool.commands import RemoveNode
+from hivenode.pool.commands import AdmitNode, RemoveNode
+from hivenode.pool.records import NodeRights
 from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.voter_picture import NEW_LEADER_MS, TOLD_MS, VoterPicture
-from tests.unit.pool.driver import Hive, node_id
+from tests.unit.pool.driver import Hive, node_id, signed_record
 
 ME, OTHER, THIRD = node_id(1), node_id(2), node_id(3)
 INCARNATION = "i1"
@@ -76,13 +78,23 @@ def test_a_new_leader_gives_whoever_is_connected_time_to_answer() -> None:
 
 def test_who_told_its_record_is_alive_for_a_moment_but_no_member_is() -> None:
     leader = Leader()
-    leader.hive.node(3, memory_gb=64)
-    leader.picture.applied(leader.hive.events, NEW_LEADER_MS)
-    leader.hive.node(2, memory_gb=64)
-    leader.picture.applied(leader.hive.events, NEW_LEADER_MS)
+    for number in (2, 3):
+        record = encode_record(signed_record(number, sequence=2))
+        leader.hive.do(AdmitNode(signed_record=record, rights=NodeRights.VOTER))
+        leader.picture.applied(leader.hive.events, NEW_LEADER_MS)
     seen = leader.look(NEW_LEADER_MS + TOLD_MS - 1)
     assert seen[OTHER].alive_since_ms is None
+    assert seen[THIRD].alive_since_ms == NEW_LEADER_MS + TOLD_MS - 1
     assert leader.look(NEW_LEADER_MS + TOLD_MS)[THIRD].alive_since_ms is None
+
+
+def test_who_was_lost_between_two_looks_is_not_alive_without_a_break() -> None:
+    leader = Leader()
+    leader.connected.add(THIRD)
+    assert leader.look(10_000)[THIRD].alive_since_ms == 10_000
+    assert leader.look(20_000)[THIRD].alive_since_ms == 10_000
+    leader.picture.lost(THIRD)
+    assert leader.look(30_000)[THIRD].alive_since_ms == 30_000
 
 
 def test_a_removed_voter_is_looked_at_while_it_is_in_the_configuration() -> None:
