@@ -13,7 +13,9 @@ Rules:
   or another entry took its place); *unknown* (OUTCOME_UNKNOWN: appended, and this node stopped leading or the deadline came).
 - Nothing here decides what a command means: that is `pool.state_machine.apply`.
 - The log is compacted up to what the agreed state has synced, but for a tail. A member that needs more gets a snapshot: it is
-  made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write.
+  made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write. While a
+  copy of the state is made, which may take minutes, the core is not told of it: a member that installs can neither vote nor
+  answer in a new term.
 - What a thread does with the disk goes on when nobody waits for it any more. So flushes and copies are tasks of the replica,
   which no caller can break off, and `run` ends after the last of them.
 
@@ -343,12 +345,12 @@ class Replica:
                 self._step_fetched()
                 if self._raw.has_ready():
                     await self._carry_out(self._raw.ready())
-                    await self._refuse_fetched()
+                    self._refuse_fetched()
                 elif must_campaign:
                     must_campaign = False
                     self._raw.campaign()
                 else:
-                    await self._refuse_fetched()
+                    self._refuse_fetched()
                     await self._sleep()
         finally:
             self._stopping = True
@@ -472,6 +474,8 @@ class Replica:
                 self._apply(entries[done : done + APPLIED_AT_ONCE])
                 done += APPLIED_AT_ONCE
                 if done < len(entries):
+                    # A Ready may hold seconds of work; no voter is mute for so long.
+                    self._go_on_meanwhile()
                     await asyncio.sleep(0)
             elif done < len(entries) or not spoken:
                 if self._is_vain(written=spoken):
@@ -504,7 +508,7 @@ class Replica:
             self._reads.confirm(state, self._state.applied_index)
 
     def _go_on_meanwhile(self) -> None:
-        """While the disk writes: time goes on, and what need not wait for it goes out."""
+        """While the disk writes, or much is applied: time goes on, and what need not wait for it goes out."""
         self._hear()
         if self.writing.stalled or (self._flush_failed and self._state.overfull):
             self._raw.disk_stalled()
@@ -680,17 +684,23 @@ class Replica:
         self._send(SnapshotStatus(to=offer.from_, from_=self.member_id, term=offer.term, ok=False))
 
     async def _deliver_snapshot(self, offer: SnapshotOffer, prepared: PreparedState) -> None:
-        fetched = self._inbox.fetched = Fetched(offer, prepared, asyncio.Event())
-        self._wake.set()
-        await fetched.dealt_with.wait()
+        """Part of the fetcher's task, which alone waits for a copy that is under way."""
+        async with self._copying:
+            fetched = self._inbox.fetched = Fetched(offer, prepared, asyncio.Event())
+            self._wake.set()
+            await fetched.dealt_with.wait()
 
-    async def _refuse_fetched(self) -> None:
+    def _refuse_fetched(self) -> None:
         """After the round that the offer was stepped in: what the core did not take, because its log went on, is removed."""
         fetched = self._inbox.fetched
         if fetched is not None and fetched.stepped:
             self._inbox.fetched = None
-            await asyncio.to_thread(self._snapshots.discard, fetched.prepared)
-            fetched.dealt_with.set()
+            self._begin(self._clear_away(fetched, self._snapshots.discard, fetched.prepared), "refused snapshot")
+
+    async def _clear_away(self, fetched: Fetched, remove: Callable[..., None], *arguments: PreparedState) -> None:
+        """Beside the core: large files take a while to go. The fetcher prepares nothing before it is done."""
+        await asyncio.to_thread(remove, *arguments)
+        fetched.dealt_with.set()
 
     async def _install(self, ready: Ready, snapshot: Snapshot) -> bool:
         """Log and state become the snapshot's by one write; then memory follows. Returns whether it was done."""
@@ -699,14 +709,23 @@ class Replica:
             raise InvariantError("the core installs a snapshot that was not fetched")
         folder = fetched.prepared.folder
         base = LogBase(index=snapshot.meta.index, term=snapshot.meta.term, state_folder=folder.name)
-        async with self._flushing, self._copying:
+        # No copy is under way: the fetcher's task holds `_copying` until the snapshot is dealt with.
+        taking = self._begin(self._flushing.acquire(), "installation waits for a flush")
+        try:
+            while not taking.done():
+                if self._is_vain(written=True):
+                    return False
+                self._go_on_meanwhile()
+                await self._sleep()
             if not await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base)):
                 return False
             self._state.adopt(folder)
+        finally:
+            if not taking.cancel():
+                self._flushing.release()
         ensure(self._state.applied_index == base.index, "the adopted state is of another index than its snapshot")
         _log.info("snapshot installed", index=base.index)
         self._tell_applied((StateReplaced(index=base.index),))
         self._tell_leadership()
-        await asyncio.to_thread(self._snapshots.retire)
-        fetched.dealt_with.set()
+        self._begin(self._clear_away(fetched, self._snapshots.retire), "replaced state")
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -209,6 +210,18 @@ async def until(holds: Callable[[], bool]) -> None:
             if holds():
                 return
             await asyncio.sleep(0.01)
+
+
+def count_sent(member: Member) -> Counter[type[Message]]:
+    """How many messages of each kind the member has sent from now on."""
+    sent: Counter[type[Message]] = Counter()
+
+    def send(message: Message) -> None:
+        sent[type(message)] += 1
+        member.send(message)
+
+    member.replica._send = send
+    return sent
 
 
 async def leader_of(members: list[Member]) -> Member:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from hivenode.consensus import ConfChange, Message, ReadIndexResponse
+from hivenode.consensus import ConfChange, Entry, Heartbeat, HeartbeatResponse, Message, ReadIndexResponse
 from hivenode.errors import Code, HiveError
 from hivenode.pool import queries
 from hivenode.pool.commands import OpenSession, RegisterUser, Transfer
 from hivenode.pool.events import StateReplaced
+from hivenode.runtime.replica import APPLIED_AT_ONCE
 from tests.support.replicas import (
     DEADLINE_S,
     PATIENT_MS,
     Member,
     at_rest,
+    count_sent,
     leader_of,
     others,
     propose,
@@ -244,3 +247,25 @@ async def test_an_answer_to_a_read_of_an_earlier_life_confirms_none_of_this_one(
             with pytest.raises(HiveError):
                 await reading
             await register(leader, f"user{life}")
+
+
+async def test_a_member_that_applies_much_answers_between_two_pieces_of_it(tmp_path: Path) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await at_rest(members)
+        member = others(members, leader)[0]
+        heartbeat = Heartbeat(to=member.id, from_=leader.id, term=leader.replica.status().term, commit=0)
+        sent, answers = count_sent(member), [0]
+        apply = member.replica._apply
+
+        def apply_piece(entries: tuple[Entry, ...]) -> None:
+            apply(entries)
+            answers.append(sent[HeartbeatResponse])
+            member.replica.receive(heartbeat)
+
+        member.replica._apply = apply_piece  # type: ignore[method-assign]
+        member.network.pop(member.id)
+        await asyncio.gather(*(register(leader, f"user{number}") for number in range(5 * APPLIED_AT_ONCE)))
+        member.network[member.id] = member
+        await member.reaches(leader)
+        assert len(answers) > 5
+        assert all(before < after for before, after in pairwise(answers[1:]))

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from hivenode.consensus import Heartbeat, HeartbeatResponse, MemberId, Message
+from hivenode.consensus import Heartbeat, HeartbeatResponse, MemberId
 from hivenode.errors import Code, HiveError
 from hivenode.pool import queries
-from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, at_rest, leader_of, others, register, three, until
-
-
-def _count_sent(member: Member) -> Counter[type[Message]]:
-    """How many messages of each kind the member has sent from now on."""
-    sent: Counter[type[Message]] = Counter()
-    deliver = member.network[member.id].send
-
-    def send(message: Message) -> None:
-        sent[type(message)] += 1
-        deliver(message)
-
-    member.replica._send = send
-    return sent
+from tests.support.replicas import (
+    DEADLINE_S,
+    PATIENT_MS,
+    at_rest,
+    count_sent,
+    leader_of,
+    others,
+    register,
+    three,
+    until,
+)
 
 
 async def test_a_leader_whose_disk_writes_for_long_sends_heartbeats_meanwhile(tmp_path: Path) -> None:
     async with three(tmp_path, PATIENT_MS) as members:
         leader = await at_rest(members)
         term = leader.replica.status().term
-        sent = _count_sent(leader)
+        sent = count_sent(leader)
         with leader.stuck_disk():
             writing = asyncio.create_task(register(leader, "alice"))
             await until(
@@ -49,7 +45,7 @@ async def test_a_follower_whose_disk_writes_for_long_answers_heartbeats_meanwhil
     async with three(tmp_path, PATIENT_MS) as members:
         leader = await at_rest(members)
         slow, other = others(members, leader)
-        sent = _count_sent(slow)
+        sent = count_sent(slow)
         with slow.stuck_disk():
             await register(leader, "alice")
             await until(lambda: other.replica.applied_index == leader.replica.applied_index)

@@ -1,4 +1,7 @@
-"""Calls for a copy of the agreed state that are broken off, come together, or come while the member ends."""
+"""Calls for a copy of the agreed state that are broken off, come together, come while the member ends, or take long.
+
+A snapshot of the leader's that comes meanwhile waits for the copy, and the member answers and votes as ever.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from hivenode.consensus import HeartbeatResponse
 from hivenode.errors import Code, HiveError
-from tests.support.replicas import DEADLINE_S, Member, leader_of, register, three, until
+from hivenode.pool.events import StateReplaced
+from hivenode.runtime.stores import Flush
+from tests.support.replicas import (
+    BOUNDS,
+    DEADLINE_S,
+    PATIENT_MS,
+    Member,
+    at_rest,
+    count_sent,
+    leader_of,
+    others,
+    register,
+    three,
+    until,
+)
 
 TURNS = 20
 """Rounds of the event loop after which every task that could do something has done it."""
@@ -22,6 +40,8 @@ class Copies:
         self.begun = 0
         self.ended = 0
         self.at_once = 0
+        self.unpacked = 0
+        """Snapshots of others that are ready to be installed."""
         self.free = threading.Event()
         member.snapshots._step = self._step
 
@@ -31,11 +51,22 @@ class Copies:
             self.at_once = max(self.at_once, self.begun - self.ended)
             self.free.wait(DEADLINE_S)
             self.ended += 1
+        elif name == "state folder complete":
+            self.unpacked += 1
 
 
 async def _turns() -> None:
     for _ in range(TURNS):
         await asyncio.sleep(0)
+
+
+async def _falls_behind(member: Member, leader: Member) -> None:
+    """Cuts the member off until the leader's log no longer reaches back to its own."""
+    member.network.pop(member.id)
+    for start in range(0, 2 * BOUNDS.entries_max, 50):
+        await asyncio.gather(*(register(leader, f"user{start + number}") for number in range(50)))
+    await until(lambda: leader.log.first_index() > member.log.last_index() + 1)
+    member.network[member.id] = member
 
 
 async def test_a_call_that_is_broken_off_while_the_state_is_written_stops_nobody(tmp_path: Path) -> None:
@@ -113,3 +144,102 @@ async def test_damage_that_a_copy_finds_stops_the_member_although_nobody_waits_f
         await asyncio.wait((leader.task,), timeout=DEADLINE_S)
         assert leader.task.done()
         assert "not what was written" in str(leader.task.exception())
+
+
+async def test_a_member_answers_while_a_snapshot_waits_for_its_copy_and_installs_it_then(tmp_path: Path) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await at_rest(members)
+        member = others(members, leader)[0]
+        copies = Copies(member)
+        call = asyncio.create_task(member.replica.make_snapshot())
+        await until(lambda: copies.begun == 1)
+        await _falls_behind(member, leader)
+        await until(lambda: copies.unpacked == 1)
+        sent = count_sent(member)
+        await until(lambda: sent[HeartbeatResponse] >= 10)
+        assert not call.done()
+        assert not any(isinstance(event, StateReplaced) for event in member.events)
+        copies.free.set()
+        assert (await call).path.exists()
+        await member.reaches(leader)
+        assert any(isinstance(event, StateReplaced) for event in member.events)
+        assert copies.unpacked == 1
+        assert member.rows() == leader.rows()
+
+
+async def test_a_member_votes_while_a_snapshot_waits_for_its_copy(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await at_rest(members)
+        member, third = others(members, leader)
+        copies = Copies(member)
+        call = asyncio.create_task(member.replica.make_snapshot())
+        await until(lambda: copies.begun == 1)
+        await _falls_behind(member, leader)
+        await third.reaches(leader)
+        await until(lambda: copies.unpacked == 1)
+        await leader.crash()
+        assert await leader_of([member, third]) is third
+        assert not call.done()
+        copies.free.set()
+        await call
+
+
+async def test_a_member_whose_snapshot_waits_for_its_copy_ends_after_the_copy(tmp_path: Path) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await at_rest(members)
+        member = others(members, leader)[0]
+        index = member.replica.applied_index
+        copies = Copies(member)
+        call = asyncio.create_task(member.replica.make_snapshot())
+        await until(lambda: copies.begun == 1)
+        await _falls_behind(member, leader)
+        await until(lambda: copies.unpacked == 1)
+        await member.replica.stop()
+        await _turns()
+        assert member.task is not None
+        assert not member.task.done()
+        copies.free.set()
+        await member.task
+        assert (await call).meta.index == index
+        assert member.replica.applied_index == index
+        await member.crash()
+        again = member.again().start()
+        await again.reaches(leader)
+        assert again.rows() == leader.rows()
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_member_answers_while_a_snapshot_waits_for_a_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stops: bool
+) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await at_rest(members)
+        member = others(members, leader)[0]
+        copies, flushing, free = Copies(member), threading.Event(), threading.Event()
+        commit = member.state.commit_flush
+
+        def commit_late(flush: Flush) -> None:
+            flushing.set()
+            free.wait(DEADLINE_S)
+            commit(flush)
+
+        monkeypatch.setattr(member.state, "commit_flush", commit_late)
+        member.replica._flush_wanted.set()
+        await until(flushing.is_set)
+        await _falls_behind(member, leader)
+        await until(lambda: copies.unpacked == 1)
+        sent = count_sent(member)
+        await until(lambda: sent[HeartbeatResponse] >= 10)
+        assert not any(isinstance(event, StateReplaced) for event in member.events)
+        if stops:
+            await member.replica.stop()
+            await _turns()
+            free.set()
+            assert member.task is not None
+            await member.task
+            assert not any(isinstance(event, StateReplaced) for event in member.events)
+        else:
+            free.set()
+            await member.reaches(leader)
+            assert any(isinstance(event, StateReplaced) for event in member.events)
+            assert member.rows() == leader.rows()
