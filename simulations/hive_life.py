@@ -129,7 +129,8 @@ class HiveLife:
         """The daemon starts: it goes on in its hive, or looks for one."""
         node = self._node
         if node.disk.log.hive_id:
-            node.enter(holds_log=node.role.may_vote)
+            entitled = node.roster.voter_rights if node.roster is not None else node.role.may_vote
+            node.enter(holds_log=entitled or node.disk.log.last_index() > 0)
             self._tell_record_again()
             if node.disk.log.hive_id in node.tombstones:
                 self.leaving = True
@@ -534,14 +535,14 @@ class HiveLife:
                     hive_id=hive_id,
                     members=tuple(records),
                     leader=leader,
-                    voter_rights=joiner.role.may_vote,
+                    voter_rights=entry is not None and entry.rights is NodeRights.VOTER,
                     voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
                     later_sequence=later,
                     index=replica.applied_index,
                 )
             )
 
-        rights = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
+        rights = self._world.rights_of(joiner.role)
         command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
         self._propose(replica, command, ADMIT_DEADLINE_S, agreed)
 

@@ -367,6 +367,22 @@ def newcomers_unheard() -> Any:
     return _replaced(hive_life.HiveLife, "_ask_for_members", lambda self, replica: None)
 
 
+def old_state_outweighs_a_word() -> Any:
+    """What a member's state has of a node counts against another's word for it, though the word may be newer."""
+    vouch = MemberGate.vouch
+
+    def stubborn(self: MemberGate, by: Any, index: int, named: Any) -> None:
+        view = self._view()
+        strangers = [
+            node
+            for node in named
+            if nodes.find_node(view, node) is None and nodes.removed_incarnation(view, node) is None
+        ]
+        vouch(self, by, index, strangers)
+
+    return _replaced(MemberGate, "vouch", stubborn)
+
+
 def removed_voter_ends_at_once() -> Any:
     """The daemon of a voter that was taken out ends when it hears so, while its vote counts."""
     return _replaced(hive_life.HiveLife, "_applied", _ends(lambda node, replica: True))
@@ -436,6 +452,7 @@ ALL: Final[dict[str, Mutant]] = {
         joint_never_left,
         removed_voter_unheard,
         newcomers_unheard,
+        old_state_outweighs_a_word,
         removed_voter_ends_at_once,
         removed_voter_trusts_itself,
     )

@@ -11,6 +11,7 @@ from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.node_record import Role as OwnersRole
 from hivenode.membership.voters import LEARNERS_MAX
 from hivenode.pool import queries
+from hivenode.pool.records import NodeRights
 from hivenode.runtime.ports import AttemptKey
 from hivenode.runtime.snapshots import decode_ref
 from hivenode.runtime.stores import CompactionBounds
@@ -145,6 +146,8 @@ class World:
         self.corrupt_piece_per_mille = settings.corrupt_piece_per_mille
         """How often a bit of a snapshot's piece flips on its way to the file, until the faults end."""
         self.discovery_loss = settings.discovery_loss
+        self.unasked_rights: NodeRights | None = None
+        """With which rights machines come in from now on; None for as many as their owners let them have."""
         self.doubtful_orders: Final[set[AttemptKey]] = set()
         """What leaders with flipped bits told workers to run."""
         self.tainted_files: Final[set[str]] = set()
@@ -168,6 +171,11 @@ class World:
 
     def new_hive_id(self) -> str:
         return f"{self.engine.rng.getrandbits(128):032x}"
+
+    def rights_of(self, role: OwnersRole) -> NodeRights:
+        """With which rights a machine comes in that its owner lets do so much."""
+        most = NodeRights.VOTER if role.may_vote else NodeRights.WORKER
+        return most if self.unasked_rights is None else self.unasked_rights
 
     def member_of(self, node_id: NodeId, incarnation: str) -> MemberId:
         """The Raft id of a node with one log."""

@@ -6,18 +6,18 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 
-from hivenode.consensus import Message
+from hivenode.consensus import MemberId, Message
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, Verify, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
-from hivenode.pool import joining, queries
+from hivenode.pool import joining, nodes, queries
 from hivenode.pool.commands import AdmitNode
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, TrustMode
@@ -28,7 +28,7 @@ from hivenode.runtime.digest_keeper import DigestKeeper
 from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.hive_life import HiveLife
 from hivenode.runtime.joining import JoinDesk
-from hivenode.runtime.local import LocalNode, node_of
+from hivenode.runtime.local import LocalNode, member_id_of, node_of
 from hivenode.runtime.ports import (
     ClusterAction,
     ClusterAnswer,
@@ -42,6 +42,7 @@ from hivenode.runtime.ports import (
     WorkerSession,
 )
 from hivenode.runtime.refusals import Refusals
+from hivenode.runtime.replica import Replica
 
 ADMIT_DEADLINE_S: Final = 5.0
 RENEWAL_MS: Final = 24 * 3_600_000
@@ -49,6 +50,8 @@ RENEWAL_MS: Final = 24 * 3_600_000
 LEADER_WAIT_S: Final = 1.0
 OFFERED_MEMBERS_MAX: Final = 64
 """Records in an offer: enough to reach the hive again after the one that was asked is gone."""
+SEEN_OFF_MAX: Final = 4_096
+"""Removed nodes that are remembered to have been told; one that is forgotten costs the log another entry."""
 HEARD_MS: Final = 5_000
 """Followers answer heartbeats many times a second, and without a leader somebody asks for votes every two seconds."""
 GONE_LOOKS_S: Final = (0.0, 0.02, 0.05, 0.1)
@@ -122,6 +125,7 @@ class LocalPeerHost:
         self.connected: set[NodeId] = set()
         self._heard_ms: dict[NodeId, int] = {}
         self._listed: _Listed | None = None
+        self._seen_off: set[MemberId] = set()
         self.on_lost: Callable[[NodeId], None] = lambda node: None
         """Told of every stream that ended; the daemon sets it."""
         local.subscribe(self._applied)
@@ -219,12 +223,9 @@ class LocalPeerHost:
             raise HiveError(Code.NO_LEADER, "the hive is still being born; ask again")
         if through != joiner.node_id and not self._local.may_hold_state(through):
             claim = dataclasses.replace(claim, from_lan=False)  # A worker's word is good for nothing.
-        if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation) and any(
-            node_of(member) == joiner.node_id for member in replica.status().conf.members()
-        ):
-            # It would end its daemon, and its vote may be needed to take its vote away. Later it hears that it is out by what is
-            # agreed on after that: see `runtime.cluster`.
-            raise HiveError(Code.OVERLOADED, f"{joiner.node_id} was removed, and its vote still counts; ask again")
+        nodes.refuse_denied(replica.view(), joiner.node_id)
+        if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation):
+            await self._see_off(replica, joiner, record)
         rights = self._desk.rights_for(replica.view(), joiner, claim)
         known = queries.node(replica.view(), joiner.node_id)
         if not says_nothing_new(known, joiner):
@@ -257,6 +258,28 @@ class LocalPeerHost:
             index=replica.applied_index,
         )
 
+    async def _see_off(self, replica: Replica, removed: NodeRecord, record: SignedNodeRecord) -> NoReturn:
+        """Tells a node that it is out for good, upon which its daemon ends. Raises NODE_REMOVED, and before it may OVERLOADED.
+
+        Its vote may be needed to take its vote away. When the configuration is without it, the answer is agreed on, so that a
+        majority has on disk what went before: see `runtime.cluster`. That is done once for each.
+        """
+        if any(node_of(member) == removed.node_id for member in replica.status().conf.members()):
+            raise HiveError(Code.OVERLOADED, f"{removed.node_id} was removed, and its vote still counts; ask again")
+        member = member_id_of(removed.node_id, removed.incarnation)
+        if member not in self._seen_off:
+            command = AdmitNode(signed_record=encode_record(record), rights=NodeRights.WORKER)
+            reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
+            if reply.code != Code.NODE_REMOVED:
+                # Its record is wrong, or the hive has forgotten its removal since.
+                raise HiveError(Code(reply.code) if reply.refused else Code.OVERLOADED, reply.message or "ask again")
+            if len(self._seen_off) >= SEEN_OFF_MAX:
+                self._seen_off.clear()
+            self._seen_off.add(member)
+        raise HiveError(
+            Code.NODE_REMOVED, "this node was removed from the hive; it can come back with an empty data directory"
+        )
+
     async def manage_hive(self, caller: NodeId, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         leaves = order == ClusterOrder(action=ClusterAction.REMOVE, node=caller)
         if not leaves and not self._local.may_hold_state(caller):
@@ -273,8 +296,8 @@ class LocalPeerHost:
         replica = self._local.replica
         if replica is None or not self._local.may_hold_state(caller):
             raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and takes no part in consensus")
-        nodes = sorted({node_of(member) for member in replica.status().conf.members()})
-        entries = [entry for node in nodes if (entry := queries.node(replica.view(), node)) is not None]
+        inside = sorted({node_of(member) for member in replica.status().conf.members()})
+        entries = [entry for node in inside if (entry := queries.node(replica.view(), node)) is not None]
         records = (decode_record(SignedNodeRecord, entry.signed_record) for entry in entries if entry.signed_record)
         return tuple(records), replica.applied_index
 

@@ -43,9 +43,11 @@ from simulations.scenarios.members import (
     join_answers_lost,
     join_takes_a_moment,
     joint_change_behind_a_cut,
+    last_voter_forgets_that_the_other_left,
     newcomers_lead_whom_a_member_never_met,
     voter_leaves_while_another_is_down,
     worker_gone_for_good,
+    worker_is_given_voter_right_while_a_member_is_away,
     worker_reports_late,
 )
 
@@ -59,6 +61,8 @@ ALL: Final[dict[str, Scenario]] = {
         join_takes_a_moment,
         clock_jump_of_an_hour,
         clock_set_back_and_disk_lost,
+        last_voter_forgets_that_the_other_left,
+        worker_is_given_voter_right_while_a_member_is_away,
         joint_change_behind_a_cut,
         voter_leaves_while_another_is_down,
         newcomers_lead_whom_a_member_never_met,

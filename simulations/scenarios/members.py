@@ -5,7 +5,8 @@ from __future__ import annotations
 from hivenode.consensus import ConfChange
 from hivenode.encoding.node_record import NodeId
 from hivenode.pool import queries
-from hivenode.pool.records import TaskState
+from hivenode.pool.commands import RemoveNode
+from hivenode.pool.records import NodeRights, TaskState
 from simulations.calls import Write
 from simulations.checkers.violation import demand
 from simulations.engine import HOUR, MS, SECOND
@@ -160,6 +161,24 @@ def voter_leaves_while_another_is_down(seed: int) -> str:
     return stage.finish()
 
 
+def last_voter_forgets_that_the_other_left(seed: int) -> str:
+    """Of two voters one is taken out, and the other loses power at the moment at which that daemon ends.
+
+    Found by the simulator (seeds 116 and 124 of the sweep): the daemon of the removed one ended when it had applied the change
+    itself. The other did not have it on disk that the change was committed, and waited for that vote for ever.
+    """
+    stage = Stage(seed, nodes=3)
+    leader, (down, going) = stage.leader(), stage.voters()
+    down.crash(power=True)
+    stage.run(stage.engine.between(4 * SECOND, 8 * SECOND))
+    stage.take_out(going)
+    leader.crash(power=True)
+    leader.boot()
+    stage.until_commits(3, WELL_US)
+    down.boot()
+    return stage.finish()
+
+
 def newcomers_lead_whom_a_member_never_met(seed: int) -> str:
     """A member is away while all that it knows but one leave, and others come, vote and lead.
 
@@ -195,6 +214,39 @@ def _leads(stage: Stage, node: Node) -> bool:
     stage.replica(leader).transfer_leader(node.member_id)
     stage.run(200 * MS)
     return False
+
+
+def worker_is_given_voter_right_while_a_member_is_away(seed: int) -> str:
+    """A machine that came as a worker votes and leads, which a member that was away knows as a worker.
+
+    Found by a review of the daemon: what the agreed state of the one that was away had of the newcomer counted against it.
+    """
+    stage = Stage(seed, nodes=3)
+    founder, (away, known) = stage.leader(), stage.voters()
+    stage.world.unasked_rights = NodeRights.WORKER
+    newcomer = stage.world.add_node("m1")
+    newcomer.boot()
+
+    def worker_is_known() -> bool:
+        replica = away.replica
+        return replica is not None and queries.node(replica.view, newcomer.node_id) is not None
+
+    stage.until(worker_is_known, "all know the worker", WELL_US)
+    away.crash(power=True)
+    stage.command(RemoveNode(node_id=newcomer.node_id, reason="it comes back with voter right"))
+    stage.world.unasked_rights = None
+    newcomer.wipe()
+    newcomer.boot()
+    stage.until(lambda: newcomer in stage.voters(), "the newcomer votes", 4 * WELL_US)
+    if stage.leader() is known:
+        founder, known = known, founder
+    stage.until(lambda: _leads(stage, newcomer), "the newcomer leads", WELL_US)
+    stage.until_commits(10, WELL_US)
+    away.boot()
+    stage.until(
+        lambda: stage.replica(away).leader == newcomer.member_id, "it follows whom it knew as a worker", WELL_US
+    )
+    return stage.finish()
 
 
 def join_answers_lost(seed: int) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hivenode.consensus import RaftStatus
+from hivenode.encoding.records import Record
+from hivenode.pool.commands import Reply
+from simulations.calls import Write, Written
 from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
 from simulations.faults import Faults
@@ -154,11 +157,24 @@ class Stage:
     def mend(self) -> None:
         self.world.network.mend_all()
 
+    def command(self, command: Record) -> None:
+        """Has the hive agree on something, whoever leads meanwhile."""
+        done: list[Written] = []
+
+        def try_it() -> bool:
+            if not any(isinstance(result, Reply) for result in done):
+                deadline_us = self.engine.now_us + SECOND
+                self.replica(self.leader()).propose(Write(body=command), deadline_us, done.append)
+                self.run(100 * MS)
+            return any(isinstance(result, Reply) for result in done)
+
+        self.until(try_it, f"{type(command).__name__} is agreed on", WELL_US)
+
     def take_out(self, node: Node) -> None:
         """Its owner wants it back; returns when its daemon has ended, for the hive is without it."""
         node.leaving = True
         Faults(self.world, "none").see_off(node)
-        self.until(lambda: node.left, f"{node.name} is out", WELL_US)
+        self.until(lambda: node.left, f"{node.name} is out", WELL_US, look_us=100)
 
     def boot_all(self) -> None:
         for node in self.world.present():

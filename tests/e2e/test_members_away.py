@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.e2e.test_cluster import answer, run
@@ -42,6 +43,19 @@ def test_a_voter_that_the_others_cannot_do_without_stays(tmp_path: Path) -> None
         assert "without it only 1 answer" in refused.stdout
         _takes_writes(leader)
         assert going.alive
+
+
+def test_of_two_voters_that_are_revoked_at_once_one_stays(tmp_path: Path) -> None:
+    with hive(tmp_path, 3, *WITHOUT_TASKS) as three:
+        leader, going = three.leader(), three.followers()
+        with ThreadPoolExecutor(2) as at_once:
+            done = list(at_once.map(lambda daemon: run(leader, "revoke", daemon.node_id, "--json"), going))
+        _takes_writes(leader)
+        revoked = [daemon for daemon, told in zip(going, done, strict=True) if told.returncode == 0]
+        assert revoked, [told.stdout for told in done]
+        for daemon in revoked:
+            assert daemon.ended() == 0
+            three.daemons.remove(daemon)
 
 
 def test_a_member_that_was_away_follows_a_leader_that_it_never_met(tmp_path: Path) -> None:

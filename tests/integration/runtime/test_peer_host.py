@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hivenode.consensus import Heartbeat, MemberId, Message
-from hivenode.encoding.node_record import NodeId
+import pytest
+
+from hivenode.consensus import ConfChange, Heartbeat, MemberId, Message
+from hivenode.encoding.node_record import NodeId, open_record
 from hivenode.encoding.records import encode_record
-from hivenode.pool.commands import AdmitNode
+from hivenode.errors import Code, HiveError
+from hivenode.identity import verify_signature
+from hivenode.pool.commands import AdmitNode, RemoveNode
 from hivenode.pool.records import NodeRights
+from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import LocalPeerHost
+from hivenode.runtime.ports import NO_CLAIM
 from hivenode.runtime.refusals import Refusals
-from tests.support.replicas import leader_of, propose, three
+from tests.support.replicas import DEADLINE_S, leader_of, propose, three
 from tests.unit.pool.driver import node_id, signed_record
 
 
@@ -40,3 +47,31 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
             message = Heartbeat(to=leader.id, from_=sender, term=99, commit=0)
             LocalPeerHost.receive(host, node_id(number), message)
         assert taken == [node_id(8)]
+
+
+async def test_a_removed_member_is_told_so_only_when_the_configuration_is_without_it(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        replica = (await leader_of(members)).replica
+        record = signed_record(7)
+        removed = member_id_of(node_id(7), open_record(record, verify_signature).incarnation)
+        await propose(await leader_of(members), AdmitNode(signed_record=encode_record(record), rights=NodeRights.VOTER))
+        await replica.propose_conf_change(ConfChange(add_learners=(removed,)), deadline_s=DEADLINE_S)
+        await propose(await leader_of(members), RemoveNode(node_id=node_id(7), reason="out"))
+        local: Any = SimpleNamespace(replica=replica)
+        # Of the host only what it knows of the hive matters here.
+        host: Any = SimpleNamespace(_local=local, _desk=JoinDesk(lambda: 0, lambda: 0), _seen_off=set())
+        host._see_off = partial(LocalPeerHost._see_off, host)
+
+        async def refusal() -> Code:
+            with pytest.raises(HiveError) as caught:
+                await LocalPeerHost.accept_join(host, node_id(7), record, NO_CLAIM)
+            return caught.value.code
+
+        assert await refusal() is Code.OVERLOADED
+        await replica.propose_conf_change(ConfChange(remove=(removed,)), deadline_s=DEADLINE_S)
+        before = replica.applied_index
+        assert await refusal() is Code.NODE_REMOVED
+        told = replica.applied_index
+        assert told > before, "it rests on an entry that a majority has after the change"
+        assert await refusal() is Code.NODE_REMOVED
+        assert replica.applied_index == told
