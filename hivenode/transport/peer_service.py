@@ -278,7 +278,8 @@ class PeerServer:
         mine = self._leadership.hive_id()
         if mine and request.hive_id and mine != request.hive_id:
             raise HiveError(Code.WRONG_HIVE, f"this node is in hive {mine}, the caller in {request.hive_id}")
-        return hive_pb2.ProveResponse(ticket=self._tickets.give(caller, origin_key(origin_of(context.peer()))))
+        origin = "" if self._admits(caller) else origin_key(origin_of(context.peer()))
+        return hive_pb2.ProveResponse(ticket=self._tickets.give(caller, origin))
 
     async def _invite(self, request: Any, context: Context) -> Any:
         signed = self._host.accept_invitation(self._proven(context), request.hive_id)

@@ -20,10 +20,13 @@ TICKETS_PER_NODE_MAX: Final = 8
 """A node uses one for each life of its daemon, and a few while connections break and calls race. Anybody can make a key and
 prove it, so what one key holds must not push out the tickets of others."""
 ORIGIN_TICKETS_MAX: Final = TICKETS_MAX // 4
-"""Of all keys that proved themselves from one address, or one /64 of IPv6; the nodes behind one router share it."""
+"""Of all keys of strangers that proved themselves from one address, or one /64 of IPv6."""
+STRANGERS_TICKETS_MAX: Final = TICKETS_MAX * 3 // 4
+"""Of all strangers together: the rest is kept for members, which may share an address with a stranger that makes keys."""
 TICKET_LIFETIME_MS: Final = 3_600_000
 """A ticket that leaked is worth an hour; a new one costs one round trip."""
 TICKET_BYTES: Final = 32
+_STRANGERS: Final = "strangers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class OpenChallenge:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ticket:
     caller: NodeId
-    origin: str
+    holders: tuple[str, ...]
     expires_ms: int
 
 
@@ -59,7 +62,9 @@ class Tickets:
         self._origin_tickets_max = origin_tickets_max
         self._challenges: OrderedDict[bytes, OpenChallenge] = OrderedDict()
         self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
-        self._given: dict[str, dict[str, None]] = {}  # by node and by address, oldest first
+        self._given: dict[
+            str, dict[str, None]
+        ] = {}  # by node, by a stranger's address, and of all strangers; oldest first
 
     def open_challenge(self, caller: NodeId, public_key: bytes) -> bytes:
         """A nonce for the caller to sign once."""
@@ -79,21 +84,25 @@ class Tickets:
         return found
 
     def give(self, caller: NodeId, origin: str) -> str:
-        """A ticket for a caller that has proven itself. Its own oldest makes room, then the oldest of its address, and only then
-        the oldest of all.
+        """A ticket for a caller that has proven itself. Its own oldest makes room; for a stranger then the oldest of its address
+        and of all strangers; and only then the oldest of all.
 
         Args:
-            origin: the caller's address, by its `origin_key`.
+            origin: a stranger's address, by its `origin_key`; empty for a member.
         """
-        for holder, most in ((caller, TICKETS_PER_NODE_MAX), (origin, self._origin_tickets_max)):
+        bounds: tuple[tuple[str, int], ...] = ((caller, TICKETS_PER_NODE_MAX),)
+        if origin:
+            bounds = (*bounds, (origin, self._origin_tickets_max), (_STRANGERS, STRANGERS_TICKETS_MAX))
+        for holder, most in bounds:
             while len(own := self._given.get(holder, {})) >= most:
                 self._end(next(iter(own)))
         while len(self._tickets) >= TICKETS_MAX:
             self._end(next(iter(self._tickets)))
         ticket = secrets.token_urlsafe(TICKET_BYTES)
-        for holder in (caller, origin):
+        holders = tuple(holder for holder, _ in bounds)
+        for holder in holders:
             self._given.setdefault(holder, {})[ticket] = None
-        self._tickets[ticket] = _Ticket(caller=caller, origin=origin, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
+        self._tickets[ticket] = _Ticket(caller=caller, holders=holders, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
         return ticket
 
     def revoke(self, caller: NodeId) -> None:
@@ -123,9 +132,8 @@ class Tickets:
         return caller
 
     def _end(self, ticket: str) -> None:
-        """A ticket is good no more, and its place among those of its caller and of its address is free."""
-        ended = self._tickets.pop(ticket)
-        for holder in (ended.caller, ended.origin):
+        """A ticket is good no more, and its places among others are free."""
+        for holder in self._tickets.pop(ticket).holders:
             own = self._given[holder]
             del own[ticket]
             if not own:

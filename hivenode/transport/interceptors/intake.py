@@ -164,7 +164,7 @@ class Intake(grpc.aio.ServerInterceptor):
                 with ExitStack() as held:
                     async with self._making_bulky:
                         response = await handler.unary_unary(request, context)
-                        held.enter_context(self._share_of_memory(origin_of(context.peer()), len(response)))
+                        held.enter_context(self._share_of_memory(_network(context), len(response)))
                     await write(context, response)
                     del response
 
@@ -189,7 +189,7 @@ class Intake(grpc.aio.ServerInterceptor):
                     user = await self._prove(context)
                     async with AsyncExitStack() as stack:
                         if not self._is_from_voter(context):
-                            client = f"user:{user}" if user else origin_of(context.peer())
+                            client = f"user:{user}" if user else _network(context)
                             await stack.enter_async_context(self._receptions.place(client))
                         pieces = await stack.enter_async_context(aclosing(_pieces(context)))
                         return await handler.stream_unary(pieces, context)
@@ -205,7 +205,7 @@ class Intake(grpc.aio.ServerInterceptor):
         """A stream of small requests, answered one by one, as reflection is."""
 
         async def requests_of(context: Context) -> AsyncGenerator[Any, None]:
-            client = origin_of(context.peer())
+            client = _network(context)
             while (data := await self._read(context, client, known=False, large=False)) is not None:
                 yield _parsed(handler, data)
 
@@ -234,7 +234,7 @@ class Intake(grpc.aio.ServerInterceptor):
         try:
             with self._share_of_calls(context):
                 user = await self._prove(context) if method in self._large else ""
-                client = f"user:{user}" if user else origin_of(context.peer())
+                client = f"user:{user}" if user else _network(context)
                 data = await self._read(context, client, known=bool(user), large=method in self._large)
                 if data is None:
                     raise MalformedError("the call ended without a request")
@@ -267,7 +267,7 @@ class Intake(grpc.aio.ServerInterceptor):
             yield
             return
         peer = context.peer()
-        network = origin_key(origin_of(peer))
+        network = _network(context)
         bounds = [(peer, CONNECTION_CALLS_MAX), (network, ADDRESS_CALLS_MAX)]
         if _is_at_peer_port(context):
             bounds.append((_STRANGERS, self._limits.strangers_calls))
@@ -362,6 +362,11 @@ async def _pieces(context: Context) -> AsyncGenerator[Any, None]:
             raise MalformedError(f"a piece of an upload may have {PIECE_BYTES_MAX} bytes; this one has {size_bytes}")
         pace.moved(size_bytes)
         yield piece
+
+
+def _network(context: Context) -> str:
+    """Where a caller is: its address, or of IPv6 its /64, in which one machine has as many addresses as it likes."""
+    return origin_key(origin_of(context.peer()))
 
 
 def _is_at_peer_port(context: Context) -> bool:

@@ -214,14 +214,23 @@ async def _has_a_ticket_that_counts(connection: Connection) -> bool:
     return code is Code.BLOB_NOT_FOUND
 
 
-async def test_the_keys_of_one_address_push_out_their_own_tickets_and_no_other_addresses() -> None:
-    async with nodes(5, limits=Limits(origin_tickets=2)) as (callee, member, *strangers):
-        of_member = await member.peers.link_to(callee.address).connect(DEADLINE_S)
-        async with relay(callee.server.peer_address, "127.0.0.2") as elsewhere:
-            there = PeerAddress(node_id=callee.id, addresses=(elsewhere,))
-            taken = [await stranger.peers.link_to(there).connect(DEADLINE_S) for stranger in strangers]
-            assert [await _has_a_ticket_that_counts(it) for it in taken] == [False, True, True]
-            assert await _has_a_ticket_that_counts(of_member)
+async def test_the_keys_of_strangers_at_one_address_push_out_their_own_tickets_and_nobody_elses() -> None:
+    async with nodes(7, limits=Limits(origin_tickets=2)) as (callee, *members, elsewhere, one, two, three):
+        of_members = [await member.peers.link_to(callee.address).connect(DEADLINE_S) for member in members]
+        callee.admitted = False
+        async with relay(callee.server.peer_address, "127.0.0.2") as address:
+            there = PeerAddress(node_id=callee.id, addresses=(address,))
+            taken = [await elsewhere.peers.link_to(there).connect(DEADLINE_S)]
+            taken += [await it.peers.link_to(callee.address).connect(DEADLINE_S) for it in (one, two, three)]
+            callee.admitted = True
+            assert [await _has_a_ticket_that_counts(it) for it in taken] == [True, False, True, True]
+            assert [await _has_a_ticket_that_counts(it) for it in of_members] == [True, True]
+
+
+async def test_members_at_one_address_push_out_nobodys_ticket() -> None:
+    async with nodes(5, limits=Limits(origin_tickets=2)) as (callee, *members):
+        connections = [await member.peers.link_to(callee.address).connect(DEADLINE_S) for member in members]
+        assert all([await _has_a_ticket_that_counts(it) for it in connections])
 
 
 async def test_a_bad_hive_id_is_refused_with_a_good_ticket() -> None:

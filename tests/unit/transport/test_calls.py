@@ -14,6 +14,7 @@ from hivenode.transport.statuses import GRPC_STATUS, MalformedError
 from hivenode.transport.tickets import (
     CHALLENGES_MAX,
     ORIGIN_TICKETS_MAX,
+    STRANGERS_TICKETS_MAX,
     TICKET_LIFETIME_MS,
     TICKETS_MAX,
     TICKETS_PER_NODE_MAX,
@@ -114,9 +115,19 @@ def test_one_key_pushes_out_its_own_oldest_tickets_and_nobody_elses() -> None:
     assert _rejected(tickets.holder, of_stranger[-TICKETS_PER_NODE_MAX - 1]) is Code.PEER_REJECTED
 
 
+def test_strangers_from_everywhere_push_out_no_members_ticket() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    of_members = [tickets.give(NodeId(f"member{number}"), "") for number in range(TICKETS_MAX - STRANGERS_TICKETS_MAX)]
+    first = tickets.give(NodeId("stranger"), ORIGIN)
+    for number in range(TICKETS_MAX):
+        tickets.give(NodeId(f"b{number}"), f"ip:b{number}")
+    assert {tickets.holder(ticket) for ticket in of_members} == {f"member{number}" for number in range(len(of_members))}
+    assert _rejected(tickets.holder, first) is Code.PEER_REJECTED
+
+
 def test_one_address_pushes_out_its_own_oldest_tickets_and_nobody_elses() -> None:
     tickets = Tickets(lambda: "h", _Clock().now)
-    of_member = tickets.give(NodeId("member"), ORIGIN)
+    of_member = tickets.give(NodeId("member"), "")
     of_strangers = [tickets.give(NodeId(f"stranger{number}"), "ip:192.0.2.1") for number in range(TICKETS_MAX + 1)]
     assert tickets.holder(of_member) == "member"
     assert tickets.holder(of_strangers[-ORIGIN_TICKETS_MAX]) == f"stranger{TICKETS_MAX + 1 - ORIGIN_TICKETS_MAX}"
