@@ -292,6 +292,7 @@ class Daemon:
             errand=self._errand,
             restart=self._restart,
             left=lambda: self._cluster.taken_out(),
+            hand_over=lambda: self._cluster.hand_over(),
             stop=self._stop_for_owner,
         )
         self._host = LocalPeerHost(

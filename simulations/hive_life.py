@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, encode_conf_change
+from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, MemberId, encode_conf_change
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record, encode_record
@@ -622,6 +622,15 @@ class HiveLife:
         replica = self._node.replica
         if replica is not None and replica.leader is not None and self._is_told(replica):
             return
+        if replica is not None and replica.leads and self._is_removed(replica):
+            # It was taken out, and came to lead before it was out: whoever leads next takes its vote away.
+            others = sorted(
+                replica.conf.voters - {replica.member_id}, key=lambda member: (self._match(replica, member), member)
+            )
+            if others:
+                replica.transfer_leader(others[-1])
+            self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
+            return
         if replica is not None and replica.leads:
             entry = queries.node(replica.view, self._node.node_id)
             self._node.least_sequence = entry.sequence + 1 if entry is not None else 0
@@ -639,7 +648,8 @@ class HiveLife:
                 return
             if isinstance(result, JoinOffer) and replica is not None and not replica.conf.voters:
                 self._node.roster = result
-                self._node.vouch(result.leader.node_id, result.index, result.voters)
+                leader_id = result.leader.node_id
+                self._node.vouch(leader_id, result.index, (leader_id, *result.voters))
                 self._later(LIGHT_REFRESH_S, self._tell_record_again)
                 return
             # A replica sees in the log that it is told; a light node has the leader's word.
@@ -647,6 +657,15 @@ class HiveLife:
                 self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
 
         self._ask_to_admit(self._node.address_of(leader), self._node.disk.log.hive_id, told)
+
+    def _is_removed(self, replica: Replica) -> bool:
+        return queries.was_removed(replica.view, self._node.node_id, self._node.disk.log.incarnation)
+
+    def _match(self, replica: Replica, member: MemberId) -> tuple[bool, int]:
+        """How good a successor a voter is: one that is there, with much of the log."""
+        status, other = replica.status(), self._world.nodes[member.partition(".")[0]]
+        progress = status.progress.get(member)
+        return other.alive and self._node.reaches(other), progress.match if progress is not None else 0
 
     def _is_told(self, replica: Replica) -> bool:
         entry = queries.node(replica.view, self._node.node_id)

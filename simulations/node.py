@@ -224,7 +224,8 @@ class Node:
             lambda: replica.applied_index,
         )
         if self.roster is not None:
-            gate.vouch(self.roster.leader.node_id, self.roster.index, self.roster.voters)
+            leader = self.roster.leader.node_id
+            gate.vouch(leader, self.roster.index, (leader, *self.roster.voters))
         replica.listeners.append(gate.applied)
         self.coordinator = Coordinator(self, replica)
         self.steward = Steward(self, replica)

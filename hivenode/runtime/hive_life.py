@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, assert_never
 
 import structlog
@@ -108,6 +108,7 @@ class HiveLife:
         errand: the hive that the owner told this node to join.
         restart: starts the daemon anew, fresh; log and state are emptied, or with True set aside.
         left: called when the hive says that it has taken this node out for good.
+        hand_over: has another voter lead, if one is there.
         stop: ends the daemon for a reason that its owner must see to first.
     """
 
@@ -121,6 +122,7 @@ class HiveLife:
         errand: Errand,
         restart: Callable[[bool], None],
         left: Callable[[], None],
+        hand_over: Callable[[], Awaitable[bool]],
         stop: Callable[[str], None],
     ) -> None:
         config = local.config
@@ -129,6 +131,7 @@ class HiveLife:
         self._announce = announce
         self._stop = stop
         self._left = left
+        self._hand_over = hand_over
         self._refused = ""
         self._belongs = bool(local.hive_id())
         """Set once for this life, before the hive is on disk: an answer to an earlier try to join may come late."""
@@ -577,6 +580,10 @@ class HiveLife:
         try:
             if replica is not None and replica.leader is not None and self._is_told(replica):
                 return True
+            if replica is not None and self._local.standing() is Standing.LEADER and self._is_removed(replica):
+                # It was taken out, and came to lead before it was out: whoever leads next takes its vote away.
+                await self._hand_over()
+                return False
             if replica is not None and self._local.standing() is Standing.LEADER:
                 # Also when the founder died before it had: whoever leads a hive without its first commands proposes them.
                 known = queries.node(replica.view(), self._local.node_id)
@@ -594,7 +601,7 @@ class HiveLife:
                 _log.info("this node was given voter right")
                 await self._local.become_replica()
         except HiveError as error:
-            if error.code is Code.NODE_REMOVED:
+            if error.code is Code.NODE_REMOVED and self._local.standing() is not Standing.LEADER:
                 _log.warning("the hive has taken this node out", reason=error.message)
                 self._left()
                 return True
@@ -605,6 +612,9 @@ class HiveLife:
             _log.info("the hive does not know this node's record yet", reason=error.message)
             return False
         return True
+
+    def _is_removed(self, replica: Replica) -> bool:
+        return queries.was_removed(replica.view(), self._local.node_id, self._local.incarnation)
 
     def _is_told(self, replica: Replica) -> bool:
         entry = queries.node(replica.view(), self._local.node_id)

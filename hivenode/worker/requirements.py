@@ -222,7 +222,11 @@ def _settle(building: Path, place: Path) -> None:
             path = Path(parent, name)
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode & 0o755 | (0o755 if path.is_dir() else 0o444))
-    building.rename(place)
+    try:
+        building.rename(place)
+    except OSError:
+        if not place.is_dir():  # Else another daemon of this machine was faster.
+            raise
 
 
 def _failure(output: str) -> HiveError:

@@ -312,6 +312,9 @@ def _install_bwrap(cache: Path, wanted: Path | None) -> tuple[Path, str]:
                 for name in files:
                     os.chmod(os.path.join(parent, name), 0o755)
             building.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # Else another daemon of this machine was faster.
+                raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return folder, program
