@@ -179,6 +179,21 @@ def last_voter_forgets_that_the_other_left(seed: int) -> str:
     return stage.finish()
 
 
+def removed_voter_comes_to_lead(seed: int) -> str:
+    """A voter is taken out, and leads before it is out: it hands over, since no leader takes its own vote away.
+
+    Found by the simulator (seed 27 of the sweep): it led on, off the hive's list, and newcomers did not hear it.
+    """
+    stage = Stage(seed, nodes=4)
+    going = stage.voters()[0]
+    going.leaving = True
+    stage.until(lambda: _leads(stage, going), "it leads", WELL_US)
+    stage.command(RemoveNode(node_id=going.node_id, reason="its owner wants it back"))
+    stage.world.add_node("m1").boot()
+    stage.until(lambda: going.left, "it is out", WELL_US)
+    return stage.finish()
+
+
 def newcomers_lead_whom_a_member_never_met(seed: int) -> str:
     """A member is away while all that it knows but one leave, and others come, vote and lead.
 
