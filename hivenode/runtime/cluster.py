@@ -37,7 +37,7 @@ from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError
 from hivenode.identity import identity_of
 from hivenode.pool import queries
-from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, RemoveNode, RevokeNode
+from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, RemoveNode, RevokeNode, Sweep
 from hivenode.pool.records import NodeKind, NodeRights
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
@@ -59,10 +59,6 @@ HANDOVER_DEADLINE_S: Final = 1.0
 INTRODUCE_DEADLINE_S: Final = 3.0
 
 _log = structlog.get_logger(__name__)
-
-
-def _removal(node: NodeId) -> RemoveNode:
-    return RemoveNode(node_id=node, reason="The node was taken out of the hive.")
 
 
 class HiveCluster:
@@ -282,7 +278,8 @@ class HiveCluster:
         return ClusterAnswer(node=node)
 
     async def _take_off_list(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
-        accepted(await replica.propose(_removal(node), deadline_s=deadline_s))
+        command = RemoveNode(node_id=node, reason="The node was taken out of the hive.")
+        accepted(await replica.propose(command, deadline_s=deadline_s))
         _log.info("node removed", node=node)
 
     async def _await_departure(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
@@ -294,9 +291,9 @@ class HiveCluster:
             raise HiveError(
                 Code.OUTCOME_UNKNOWN, f"{node} is off the list, and still in the configuration: look at the members"
             ) from None
-        # Once more, and refused: whoever has this entry on disk has it there too that the change before it is committed. A
-        # member that restarts without knowing that would count the vote of a daemon that has ended.
-        await replica.propose(_removal(node), deadline_s=deadline_s)
+        # Refused, since it sweeps nothing: whoever has this entry on disk has it there too that the change before it is
+        # committed. A member that restarts without knowing that would count the vote of a daemon that has ended.
+        await replica.propose(Sweep(keep_tasks_ms=0, rows_max=0), deadline_s=deadline_s)
 
     async def _make_room(self, replica: Replica, deadline_s: float) -> None:
         """Lets another lead. Raises INVALID_ARGUMENT when there is no other."""

@@ -188,3 +188,10 @@ def test_request_whose_time_is_over_is_done_anew_also_before_it_is_dropped() -> 
     last = f"k{2 * requests.DROPPED_PER_ENTRY_MAX:02}"
     assert not hive.send(command, owner="alice", key=last).repeated
     invariants.check(hive.view)
+
+
+def test_a_sweep_of_no_rows_is_refused_and_changes_nothing() -> None:
+    hive = Hive()
+    hive.user("alice")
+    hive.later(10 * 86_400_000)
+    hive.refused(Sweep(keep_tasks_ms=0, rows_max=0), Code.INVALID_ARGUMENT)
