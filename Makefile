@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-demo setup-test setup-bench demo test lint stubs bench fuzz
+.PHONY: help setup setup-demo setup-test setup-bench demo test lint stubs bench sweep fuzz
 
 BIN := .venv/bin
 
