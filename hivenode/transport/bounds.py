@@ -42,6 +42,7 @@ from hivenode.runtime.passwords import PASSWORD_BYTES_MAX
 from hivenode.runtime.ports import ClusterAction
 from hivenode.transport.metadata import TOKEN_CHARACTERS_MAX
 from hivenode.transport.statuses import MalformedError
+from hivenode.transport.tickets import CHALLENGE_BYTES
 
 UNARY_BYTES_MAX: Final = 100 << 20
 """The documented 100 MB of an archive or result in one message."""
@@ -322,7 +323,7 @@ TABLE: Final[dict[str, Fields]] = {
     },
     "hive.ProveRequest": {
         "caller_node_id": NODE,
-        "callee_nonce": NONCE,
+        "callee_nonce": Data(least=CHALLENGE_BYTES, most=CHALLENGE_BYTES),
         "hive_id": HIVE,
         "signature": SIGNATURE,
     },

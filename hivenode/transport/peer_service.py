@@ -247,7 +247,7 @@ class PeerServer:
         )
         return hive_pb2.ChallengeResponse(
             callee_record=encode_record(mine.signed),
-            callee_nonce=self._tickets.open_challenge(caller, public_key) if caller else b"",
+            callee_nonce=self._tickets.open_challenge(public_key) if caller else b"",
             hive_id=mine.hive_id,
             signature=self._identity.sign(message),
             phase=mine.phase.value,
@@ -264,7 +264,7 @@ class PeerServer:
 
     async def _prove(self, request: Any, context: Context) -> Any:
         caller = NodeId(request.caller_node_id)
-        opened = self._tickets.take_challenge(request.callee_nonce, caller)
+        challenge = self._tickets.challenge_of(request.callee_nonce, caller)
         message = handshake_message(
             nonce=request.callee_nonce,
             signer=caller,
@@ -273,8 +273,9 @@ class PeerServer:
             certificate_sha256=self._certificate_sha256,
             purpose=CALLER,
         )
-        if not verify_signature(opened.public_key, message, request.signature):
+        if not verify_signature(challenge.public_key, message, request.signature):
             raise HiveError(Code.PEER_REJECTED, f"the caller could not prove to be {caller}")
+        self._tickets.spend(challenge)
         mine = self._leadership.hive_id()
         if mine and request.hive_id and mine != request.hive_id:
             raise HiveError(Code.WRONG_HIVE, f"this node is in hive {mine}, the caller in {request.hive_id}")

@@ -1,19 +1,29 @@
-"""What the callee remembers of those who called: open challenges and given tickets, both bounded and expiring."""
+"""What the callee remembers of those who called: given tickets and spent challenges, both bounded and expiring.
+
+A challenge that waits for its proof is not remembered: its nonce says for which key it is and from when, under a code that this
+process alone can make. So whoever asks for any number of them pushes out nobody else's. One is remembered from when it was proven
+until it expires, so that it counts once.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.node_record import NodeId, node_id_of
 from hivenode.errors import Code, HiveError
 
-CHALLENGES_MAX: Final = 4_096
 CHALLENGE_LIFETIME_MS: Final = 30_000
 """Prove follows Challenge at once; half a minute covers a machine that swaps."""
+CHALLENGES_SPENT_MAX: Final = 16_384
+"""Proven ones that are remembered. To push one out as many have to be proven within half a minute, and with it go all challenges
+that are older: a machine that has waited for seconds with its proof begins anew."""
 TICKETS_MAX: Final = 4_096
 """Several for each node of a large hive; who loses one proves itself again unasked."""
 TICKETS_PER_NODE_MAX: Final = 8
@@ -27,13 +37,21 @@ TICKET_LIFETIME_MS: Final = 3_600_000
 """A ticket that leaked is worth an hour; a new one costs one round trip."""
 TICKET_BYTES: Final = 32
 _STRANGERS: Final = "strangers"
+_CHALLENGE: Final = struct.Struct(">QQ32s")
+"""Its number in this process, when it expires in ms, and the caller's public key."""
+_CODE_BYTES: Final = 16
+CHALLENGE_BYTES: Final = _CHALLENGE.size + _CODE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenChallenge:
-    """A nonce that waits for its signature."""
+    """A challenge that is proven by a signature of this key.
 
-    caller: NodeId
+    Args:
+        number: counts the challenges of this process.
+    """
+
+    number: int
     public_key: bytes
     expires_ms: int
 
@@ -46,7 +64,7 @@ class _Ticket:
 
 
 class Tickets:
-    """Challenges and tickets of one daemon; they die with it.
+    """Challenges and tickets of one daemon; they die with it. See the module.
 
     Args:
         hive_id: the hive that this node is in, empty for none.
@@ -60,28 +78,41 @@ class Tickets:
         self._hive_id = hive_id
         self._now_ms = now_ms
         self._origin_tickets_max = origin_tickets_max
-        self._challenges: OrderedDict[bytes, OpenChallenge] = OrderedDict()
+        self._secret = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
+        self._challenges = 0
+        self._spent: OrderedDict[int, int] = OrderedDict()  # Number → expiry in ms, the one spent first at the front.
+        self._numbers_gone = 0  # All challenges up to this number are spent or too old.
         self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
         self._given: dict[
             str, dict[str, None]
         ] = {}  # by node, by a stranger's address, and of all strangers; oldest first
 
-    def open_challenge(self, caller: NodeId, public_key: bytes) -> bytes:
-        """A nonce for the caller to sign once."""
-        while len(self._challenges) >= CHALLENGES_MAX:
-            self._challenges.popitem(last=False)
-        nonce = secrets.token_bytes(TICKET_BYTES)
-        self._challenges[nonce] = OpenChallenge(
-            caller=caller, public_key=public_key, expires_ms=self._now_ms() + CHALLENGE_LIFETIME_MS
-        )
-        return nonce
+    def open_challenge(self, public_key: bytes) -> bytes:
+        """A nonce of `CHALLENGE_BYTES` for the caller that has this key (32 bytes) to sign once."""
+        self._challenges += 1
+        body = _CHALLENGE.pack(self._challenges, self._now_ms() + CHALLENGE_LIFETIME_MS, public_key)
+        return body + self._code_of(body)
 
-    def take_challenge(self, nonce: bytes, caller: NodeId) -> OpenChallenge:
-        """The challenge of a nonce, which counts once. Raises PEER_REJECTED."""
-        found = self._challenges.pop(nonce, None)
-        if found is None or found.caller != caller or found.expires_ms <= self._now_ms():
-            raise HiveError(Code.PEER_REJECTED, "the challenge is not known here: ask for a new one")
-        return found
+    def challenge_of(self, nonce: bytes, caller: NodeId) -> OpenChallenge:
+        """The challenge with this nonce, which is the caller's and not spent. Raises PEER_REJECTED."""
+        body, code = nonce[: _CHALLENGE.size], nonce[_CHALLENGE.size :]
+        if hmac.compare_digest(code, self._code_of(body)):
+            number, expires_ms, public_key = _CHALLENGE.unpack(body)
+            is_over = number <= self._numbers_gone or number in self._spent or expires_ms <= self._now_ms()
+            if not is_over and node_id_of(public_key) == caller:
+                return OpenChallenge(number=number, public_key=public_key, expires_ms=expires_ms)
+        raise HiveError(Code.PEER_REJECTED, "the challenge is not known here: ask for a new one")
+
+    def spend(self, challenge: OpenChallenge) -> None:
+        """A challenge was proven, and counts no more."""
+        self._spent[challenge.number] = challenge.expires_ms
+        now_ms = self._now_ms()
+        while len(self._spent) > CHALLENGES_SPENT_MAX or (self._spent and next(iter(self._spent.values())) <= now_ms):
+            number, _ = self._spent.popitem(last=False)
+            self._numbers_gone = max(self._numbers_gone, number)
+
+    def _code_of(self, body: bytes) -> bytes:
+        return hashlib.blake2b(body, digest_size=_CODE_BYTES, key=self._secret).digest()
 
     def give(self, caller: NodeId, origin: str) -> str:
         """A ticket for a caller that has proven itself. Its own oldest makes room; for a stranger then the oldest of its address
@@ -106,11 +137,9 @@ class Tickets:
         return ticket
 
     def revoke(self, caller: NodeId) -> None:
-        """A node's tickets and challenges end."""
+        """A node's tickets end; it can prove itself again, as any stranger can."""
         for ticket in tuple(self._given.get(caller, ())):
             self._end(ticket)
-        for nonce in [nonce for nonce, opened in self._challenges.items() if opened.caller == caller]:
-            del self._challenges[nonce]
 
     def holder(self, ticket: str) -> NodeId:
         """Who holds a ticket. Raises PEER_REJECTED."""

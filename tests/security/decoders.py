@@ -91,7 +91,7 @@ from hivenode.transport.routing import ROUTES, Route, Shape
 from hivenode.transport.services.cluster import ClusterHandlers
 from hivenode.transport.services.nodes import NodeHandlers
 from hivenode.transport.services.tasks import TaskHandlers
-from hivenode.transport.tickets import Tickets
+from hivenode.transport.tickets import CHALLENGE_BYTES, Tickets
 from hivenode.worker.requirements import parse_requirements
 from hivenode.worker.resources import parse_gpus
 from tests.integration.transport.parts import Node, World, task_record
@@ -289,6 +289,7 @@ _GOOD: Final[dict[str, Any]] = {
     "priority": "high",
     "email": "a@b",
     "signature": b"s" * 64,
+    "callee_nonce": b"n" * CHALLENGE_BYTES,
     "sha256": "a" * 64,
     "action": "remove",
     "rights": "worker",
@@ -368,10 +369,15 @@ def _tickets() -> tuple[bytes, Callable[[bytes], object]]:
     ticket = tickets.give(IDENTITY.node_id, "ip:127.0.0.1").encode()
 
     def read(data: bytes) -> None:
-        tickets.open_challenge(IDENTITY.node_id, IDENTITY.public_key)
         tickets.check(data[: len(ticket)].decode("latin-1"), data[len(ticket) :].decode("latin-1"))
 
     return ticket + HIVE_ID.encode(), read
+
+
+def _challenges() -> tuple[bytes, Callable[[bytes], object]]:
+    """A challenge's nonce, and who looks at such."""
+    tickets = Tickets(lambda: HIVE_ID, lambda: NOW_MS)
+    return tickets.open_challenge(IDENTITY.public_key), lambda data: tickets.challenge_of(data, IDENTITY.node_id)
 
 
 def _snapshot(data: bytes) -> None:
@@ -432,6 +438,7 @@ def decoders() -> dict[str, Decoder]:
     signed = _signed_record()
     claim = encode_record(SignedClaim(claim=encode_record(sample(Claim)), signature=b"s" * 64))
     ticket_seed, read_ticket = _tickets()
+    challenge_seed, read_challenge = _challenges()
     mark = {"errors": (DecodeError,)}
     worker_events = (
         WorkerHello(boot_id="boot", capabilities=sample(_hint(WorkerHello, "capabilities")), open=(_KEY,)),
@@ -569,6 +576,13 @@ def decoders() -> dict[str, Decoder]:
             **mark,
         ),
         Decoder(name="ticket", reads=("tickets.check",), seeds=(ticket_seed,), errors=(HiveError,), call=read_ticket),
+        Decoder(
+            name="challenge",
+            reads=("tickets.challenge_of",),
+            seeds=(challenge_seed,),
+            errors=(HiveError,),
+            call=read_challenge,
+        ),
         Decoder(name="mDNS record", reads=("mdns.read_record",), seeds=(_mdns_seed(),), errors=(), call=_mdns),
         Decoder(
             name="address",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.node_record import NodeId, node_id_of
 from hivenode.errors import Code, HiveError, outcome_of
 from hivenode.pb import nodepool_pb2
 from hivenode.runtime.ports import Standing
@@ -12,7 +12,9 @@ from hivenode.transport.interceptors.calls import origin_of, refusal_in
 from hivenode.transport.routing import ROUTES, RouteKind
 from hivenode.transport.statuses import GRPC_STATUS, MalformedError
 from hivenode.transport.tickets import (
-    CHALLENGES_MAX,
+    CHALLENGE_BYTES,
+    CHALLENGE_LIFETIME_MS,
+    CHALLENGES_SPENT_MAX,
     ORIGIN_TICKETS_MAX,
     STRANGERS_TICKETS_MAX,
     TICKET_LIFETIME_MS,
@@ -58,6 +60,8 @@ def test_only_reads_and_local_calls_are_answered_by_a_follower() -> None:
 
 
 ORIGIN = "ip:127.0.0.1"
+KEY, OTHER_KEY = b"k" * 32, b"o" * 32
+CALLER = node_id_of(KEY)
 
 
 class _Clock:
@@ -86,24 +90,66 @@ def test_a_ticket_lasts_an_hour_and_only_in_its_hive() -> None:
     assert _rejected(tickets.check, ticket, "h") is Code.PEER_REJECTED
 
 
-def test_a_challenge_counts_once_and_for_its_caller() -> None:
-    tickets = Tickets(lambda: "h", _Clock().now)
-    nonce = tickets.open_challenge(NodeId("a"), b"key")
-    assert _rejected(tickets.take_challenge, nonce, NodeId("b")) is Code.PEER_REJECTED
-    nonce = tickets.open_challenge(NodeId("a"), b"key")
-    assert tickets.take_challenge(nonce, NodeId("a")).public_key == b"key"
-    assert _rejected(tickets.take_challenge, nonce, NodeId("a")) is Code.PEER_REJECTED
+def test_a_challenge_counts_once_for_half_a_minute_and_for_its_caller() -> None:
+    clock = _Clock()
+    tickets = Tickets(lambda: "h", clock.now)
+    first, second = (tickets.open_challenge(KEY) for _ in range(2))
+    assert _rejected(tickets.challenge_of, first, node_id_of(OTHER_KEY)) is Code.PEER_REJECTED
+    challenge = tickets.challenge_of(first, CALLER)
+    assert challenge.public_key == KEY
+    tickets.spend(challenge)
+    assert _rejected(tickets.challenge_of, first, CALLER) is Code.PEER_REJECTED
+    clock.ms = CHALLENGE_LIFETIME_MS - 1
+    assert tickets.challenge_of(second, CALLER).public_key == KEY
+    clock.ms = CHALLENGE_LIFETIME_MS
+    assert _rejected(tickets.challenge_of, second, CALLER) is Code.PEER_REJECTED
 
 
-def test_both_tables_are_bounded() -> None:
+def test_a_challenge_that_was_made_up_or_is_of_another_process_is_not_known() -> None:
+    tickets, others = (Tickets(lambda: "h", _Clock().now) for _ in range(2))
+    nonce = tickets.open_challenge(KEY)
+    assert len(nonce) == CHALLENGE_BYTES
+    for at in range(len(nonce)):
+        forged = nonce[:at] + bytes([nonce[at] ^ 1]) + nonce[at + 1 :]
+        assert _rejected(tickets.challenge_of, forged, CALLER) is Code.PEER_REJECTED
+    assert _rejected(tickets.challenge_of, others.open_challenge(KEY), CALLER) is Code.PEER_REJECTED
+
+
+def test_who_asks_for_challenges_without_end_takes_nobody_elses() -> None:
     tickets = Tickets(lambda: "h", _Clock().now)
-    first_ticket, first_nonce = tickets.give(NodeId("a"), ORIGIN), tickets.open_challenge(NodeId("a"), b"")
+    nonce = tickets.open_challenge(KEY)
+    for _ in range(2 * CHALLENGES_SPENT_MAX):
+        tickets.open_challenge(OTHER_KEY)
+    assert tickets.challenge_of(nonce, CALLER).public_key == KEY
+
+
+def test_a_spent_challenge_stays_spent_when_many_more_are() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    nonce = tickets.open_challenge(KEY)
+    tickets.spend(tickets.challenge_of(nonce, CALLER))
+    for _ in range(CHALLENGES_SPENT_MAX):
+        tickets.spend(tickets.challenge_of(tickets.open_challenge(OTHER_KEY), node_id_of(OTHER_KEY)))
+    assert _rejected(tickets.challenge_of, nonce, CALLER) is Code.PEER_REJECTED
+    assert tickets.challenge_of(tickets.open_challenge(KEY), CALLER).public_key == KEY
+
+
+def test_a_spent_challenge_stays_spent_when_the_clock_is_set_back() -> None:
+    clock = _Clock()
+    tickets = Tickets(lambda: "h", clock.now)
+    nonce = tickets.open_challenge(KEY)
+    tickets.spend(tickets.challenge_of(nonce, CALLER))
+    clock.ms = CHALLENGE_LIFETIME_MS
+    tickets.spend(tickets.challenge_of(tickets.open_challenge(KEY), CALLER))
+    clock.ms = 0
+    assert _rejected(tickets.challenge_of, nonce, CALLER) is Code.PEER_REJECTED
+
+
+def test_tickets_are_bounded() -> None:
+    tickets = Tickets(lambda: "h", _Clock().now)
+    first = tickets.give(NodeId("a"), ORIGIN)
     for number in range(TICKETS_MAX):
         tickets.give(NodeId(f"b{number}"), f"ip:b{number}")
-    for _ in range(CHALLENGES_MAX):
-        tickets.open_challenge(NodeId("b"), b"")
-    assert _rejected(tickets.holder, first_ticket) is Code.PEER_REJECTED
-    assert _rejected(tickets.take_challenge, first_nonce, NodeId("a")) is Code.PEER_REJECTED
+    assert _rejected(tickets.holder, first) is Code.PEER_REJECTED
 
 
 def test_one_key_pushes_out_its_own_oldest_tickets_and_nobody_elses() -> None:
