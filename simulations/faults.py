@@ -15,14 +15,13 @@ from typing import Final
 from hivenode.encoding.records import encode_record
 from hivenode.ledger import chain
 from hivenode.pool import keys, queries
-from hivenode.pool.commands import AdmitNode, RemoveNode, Reply
+from hivenode.pool.commands import AdmitNode, Reply
 from hivenode.pool.records import NodeRights
 from simulations.calls import JoinAsked, PeerCall, Write, Written
 from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Weather
 from simulations.node import Node
-from simulations.replica import Replica
 from simulations.world import World
 
 JUMP_MS_MAX: Final = 3_600_000
@@ -406,50 +405,31 @@ class Faults:
     def _leave(self) -> None:
         """A machine's owner wants it back, whoever else is down: the hive lets it go when it can decide without it."""
         nodes = self.world.present()
-        leader = self.world.leader()
-        if leader is None or leader.steward is None or len(nodes) <= self.world.settings.nodes:
+        if len(nodes) <= self.world.settings.nodes:
             return
         going = nodes[self._engine.rng.randrange(len(nodes))]
-        if going is not leader and not going.leaving and not leader.steward.refusal(going.node_id):
+        if not going.leaving:
             going.leaving = True
             self.see_off(going)
 
     def see_off(self, going: Node) -> None:
-        """Asks until the machine is off the hive's list, for an answer may get lost with its leader. It ends by itself then."""
-        leader = self.world.leader()
+        """Asks until the machine is out: a hive that cannot do without it now says so. If its daemon does not hear the answer, it
+        finds out when it tells its record."""
         if going.left:
             return
-        if (
-            leader is not None
-            and leader.replica is not None
-            and leader.steward is not None
-            and leader is not going
-            and not leader.tainted
-            and not leader.is_rotten
-        ):
-            if queries.node(leader.replica.view, going.node_id) is not None:
-                if not leader.steward.refusal(going.node_id):
-                    command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
-                    deadline_us = self._engine.now_us + LEAVE_LOOK_US
-                    leader.replica.propose(Write(body=command), deadline_us, lambda _result: None)
-            elif self._is_out(going, leader.replica):
-                # The leader says it once more before it answers, as `runtime.cluster` has it.
-                command = RemoveNode(node_id=going.node_id, reason="its owner wants it back")
-                deadline_us = self._engine.now_us + LEAVE_LOOK_US
-                leader.replica.propose(Write(body=command), deadline_us, lambda result: self._gone(going, result))
+        leader = self.world.leader()
+        if leader is not None and not leader.tainted and not leader.is_rotten:
+            self._ask_to_remove(leader, going)
         self._engine.after(LEAVE_LOOK_US, lambda: self.see_off(going))
 
     @staticmethod
-    def _gone(going: Node, result: Written) -> None:
-        if isinstance(result, Reply) and not going.left:
-            going.leave()
+    def _ask_to_remove(leader: Node, going: Node) -> None:
+        cluster, replica, boot = leader.cluster, leader.replica, going.boots
+        if cluster is None or replica is None or queries.node(replica.view, going.node_id) is None:
+            return
 
-    @staticmethod
-    def _is_out(going: Node, replica: Replica) -> bool:
-        """Whether the configuration is without it, for certain."""
-        status = replica.status()
-        return (
-            going.member_id not in status.conf.members()
-            and not status.conf.is_joint
-            and replica.applied_index == status.last_index
-        )
+        def answered(result: Written) -> None:
+            if isinstance(result, Reply) and going.alive and going.boots == boot and going.reaches(leader):
+                going.run(going.leave)
+
+        leader.run(lambda: cluster.remove(going.node_id, answered))

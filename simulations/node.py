@@ -56,6 +56,7 @@ from simulations.calls import (
 )
 from simulations.checkers.violation import Violation
 from simulations.clocks import Clock
+from simulations.cluster import Cluster
 from simulations.coordinator import Coordinator
 from simulations.digests import DigestKeeper
 from simulations.disk import Disk, flipped
@@ -114,6 +115,7 @@ class Node:
         """Of what this life of the process says of itself, so that it is later than what the hive knows."""
         self.replica: Replica | None = None
         self.steward: Steward | None = None
+        self.cluster: Cluster | None = None
         self.roster: JoinOffer | None = None
         """What the leader told when it took this node in, which knows nobody by its own state yet."""
         self._gate: MemberGate | None = None
@@ -229,6 +231,7 @@ class Node:
         replica.listeners.append(gate.applied)
         self.coordinator = Coordinator(self, replica)
         self.steward = Steward(self, replica)
+        self.cluster = Cluster(self, replica, self.steward)
         self.digests = DigestKeeper(self, replica)
         if self.life is not None:
             self.life.watch_replica(replica)
@@ -285,7 +288,7 @@ class Node:
             self.snapshots.power_lost()
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
         self.replica, self.coordinator, self.digests = None, None, None
-        self.steward, self._gate = None, None
+        self.steward, self.cluster, self._gate = None, None, None
         self._heard_ms.clear()
         self.worker, self.life = None, None
         self.search.forget()

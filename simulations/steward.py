@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from hivenode.consensus import ConfChange, MemberId
 from hivenode.encoding.node_record import NodeId
-from hivenode.membership.voters import VoterPolicyInput, departure_refusal, next_change
+from hivenode.membership.voters import VoterPolicyInput, next_change
 from hivenode.pool import queries
+from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.voter_picture import VoterPicture
 from simulations.calls import Write
 from simulations.engine import MS, SECOND
@@ -35,9 +36,15 @@ class Steward:
         replica.listeners.append(lambda events: self._picture.applied(events, self._node.clock.monotonic_ms()))
         self._look_again()
 
-    def refusal(self, node: NodeId) -> str:
-        """Why a node must not be taken out now; empty when it may."""
-        return departure_refusal(self._seen(), node, at_once=False)
+    def refuse_departure(self, node: NodeId, *, at_once: bool) -> None:
+        """As `VoterKeeper.refuse_departure`."""
+        is_joint = self._replica.status().conf.is_joint
+        refuse_departure(self._seen(), node, is_joint=is_joint, at_once=at_once)
+
+    def connected(self) -> set[NodeId]:
+        """Whose connection stands: that a process stands still shows by its silence alone."""
+        node = self._node
+        return {other.node_id for other in node.world.alive() if node.reaches(other)}
 
     def _look_again(self) -> None:
         self._node.at(self._engine.now_us + LOOK_US, self._look_again)
@@ -63,8 +70,10 @@ class Steward:
 
     def _seen(self) -> VoterPolicyInput:
         node = self._node
-        # A connection stands to a machine that is there; that its process stands still shows by its silence alone.
-        connected = {other.node_id for other in node.world.alive() if node.reaches(other)}
         return self._picture.look(
-            self._replica.status(), self._replica.view, node.clock.monotonic_ms(), connected=connected, hears=node.hears
+            self._replica.status(),
+            self._replica.view,
+            node.clock.monotonic_ms(),
+            connected=self.connected(),
+            hears=node.hears,
         )

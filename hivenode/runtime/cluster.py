@@ -37,8 +37,9 @@ from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError
 from hivenode.identity import identity_of
 from hivenode.pool import queries
-from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, RemoveNode, RevokeNode, Sweep
+from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode
 from hivenode.pool.records import NodeKind, NodeRights
+from hivenode.runtime.departures import CONFIRMS_DEPARTURE, removal, revocation
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
 from hivenode.runtime.ports import (
@@ -235,8 +236,7 @@ class HiveCluster:
             case ClusterAction.REVOKE:
                 async with self._departures:
                     await self._see_off(replica, order, node, deadline_s)
-                    revoke = RevokeNode(node_id=node, reason="The node is not trusted any more.")
-                    accepted(await replica.propose(revoke, deadline_s=deadline_s))
+                    accepted(await replica.propose(revocation(node), deadline_s=deadline_s))
                 _log.warning("node revoked", node=node)
             case ClusterAction.REMOVE:
                 async with self._departures:
@@ -278,8 +278,7 @@ class HiveCluster:
         return ClusterAnswer(node=node)
 
     async def _take_off_list(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
-        command = RemoveNode(node_id=node, reason="The node was taken out of the hive.")
-        accepted(await replica.propose(command, deadline_s=deadline_s))
+        accepted(await replica.propose(removal(node), deadline_s=deadline_s))
         _log.info("node removed", node=node)
 
     async def _await_departure(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
@@ -291,9 +290,7 @@ class HiveCluster:
             raise HiveError(
                 Code.OUTCOME_UNKNOWN, f"{node} is off the list, and still in the configuration: look at the members"
             ) from None
-        # Refused, since it sweeps nothing: whoever has this entry on disk has it there too that the change before it is
-        # committed. A member that restarts without knowing that would count the vote of a daemon that has ended.
-        await replica.propose(Sweep(keep_tasks_ms=0, rows_max=0), deadline_s=deadline_s)
+        await replica.propose(CONFIRMS_DEPARTURE, deadline_s=deadline_s)
 
     async def _make_room(self, replica: Replica, deadline_s: float) -> None:
         """Lets another lead. Raises INVALID_ARGUMENT when there is no other."""

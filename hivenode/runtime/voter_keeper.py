@@ -10,18 +10,12 @@ import structlog
 
 from hivenode.consensus import ConfChange, MemberId
 from hivenode.encoding.node_record import NodeId
-from hivenode.errors import Code, HiveError
-from hivenode.membership.voters import (
-    Place,
-    VoterChange,
-    VoterPolicyInput,
-    departure_refusal,
-    next_change,
-    wanted_voters,
-)
+from hivenode.errors import HiveError
+from hivenode.membership.voters import VoterChange, VoterPolicyInput, next_change, wanted_voters
 from hivenode.pool import queries
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved
 from hivenode.pool.records import NodeKind, NodeRights
+from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.voter_picture import VoterPicture
@@ -76,26 +70,9 @@ class VoterKeeper:
             self._wake.set()
 
     def refuse_departure(self, node: NodeId, *, at_once: bool) -> None:
-        """Returns when the hive can decide without a node, at the leader.
-
-        Args:
-            at_once: the node is not heard any more from now on, as one that is revoked.
-
-        Raises:
-            HiveError: INSUFFICIENT_RESOURCES when too few voters would be left that answer, OVERLOADED while the
-                configuration is on its way to another one.
-        """
-        given = self._look()
-        changes = self._replica.status().conf.is_joint or any(
-            member.place is Place.VOTER and (member.left or not member.may_vote) and member.node_id != node
-            for member in given.members
-        )
-        if changes:
-            # Who is on its way out counts still, and may be one that is not heard.
-            raise HiveError(Code.OVERLOADED, "the voters are being changed: ask again in a moment")
-        refusal = departure_refusal(given, node, at_once=at_once)
-        if refusal:
-            raise HiveError(Code.INSUFFICIENT_RESOURCES, refusal)
+        """As `departures.refuse_departure`, by what this leader sees."""
+        is_joint = self._replica.status().conf.is_joint
+        refuse_departure(self._look(), node, is_joint=is_joint, at_once=at_once)
 
     async def run(self) -> None:
         """Keeps the configuration as it should be until cancelled, while this node leads."""
