@@ -13,9 +13,8 @@ Rules:
   or another entry took its place); *unknown* (OUTCOME_UNKNOWN: appended, and this node stopped leading or the deadline came).
 - Nothing here decides what a command means: that is `pool.state_machine.apply`.
 - The log is compacted up to what the agreed state has synced, but for a tail. A member that needs more gets a snapshot: it is
-  made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write. While a
-  copy of the state is made, which may take minutes, the core is not told of it: a member that installs can neither vote nor
-  answer in a new term.
+  made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write. A copy of
+  the state that is being made then, which may take minutes, holds nothing back: it goes on with the state that it began with.
 - What a thread does with the disk goes on when nobody waits for it any more. So flushes and copies are tasks of the replica,
   which no caller can break off, and `run` ends after the last of them.
 
@@ -164,7 +163,8 @@ class Replica:
         self._flush_wanted = asyncio.Event()
         self._flush_failed = False
         self._flushing = asyncio.Lock()
-        self._copying = asyncio.Lock()
+        self._copy_binds_log = False
+        """A copy is under way whose index the log must still reach back to."""
         self._copy: asyncio.Task[MadeSnapshot] | None = None
         self._making: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[Any]] = set()
@@ -625,9 +625,9 @@ class Replica:
             await self._compact(loop, batch.applied_index)
 
     async def _compact(self, loop: asyncio.AbstractEventLoop, flushed_index: int) -> None:
-        """Drops what nobody needs: not while a snapshot is copied, whose index the log must still reach back to."""
+        """Drops what nobody needs."""
         index = self._log.compactable(self._compaction, flushed_index)
-        if not index or self._copying.locked():
+        if not index or self._copy_binds_log:
             return
         await loop.run_in_executor(self._writer, self._state.sync)
         self._log.begin_compaction(index)
@@ -660,10 +660,14 @@ class Replica:
     async def _copy_state(self) -> MadeSnapshot:
         # Also when nothing is dirty: the last entries may have written nothing, or what they wrote be under way to the disk.
         await self._flush()
-        async with self._copying:
+        self._copy_binds_log = True
+        try:
             made = await asyncio.get_running_loop().run_in_executor(None, self._snapshots.make)
-            ensure(self._log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
-            self._log.keep_snapshot(Snapshot(meta=made.meta, data=encode_ref(made.ref)))
+            if self._copy_binds_log:
+                ensure(self._log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
+                self._log.keep_snapshot(Snapshot(meta=made.meta, data=encode_ref(made.ref)))
+        finally:
+            self._copy_binds_log = False
         _log.info("snapshot made", index=made.meta.index, size_bytes=made.ref.size_bytes)
         return made
 
@@ -684,11 +688,9 @@ class Replica:
         self._send(SnapshotStatus(to=offer.from_, from_=self.member_id, term=offer.term, ok=False))
 
     async def _deliver_snapshot(self, offer: SnapshotOffer, prepared: PreparedState) -> None:
-        """Part of the fetcher's task, which alone waits for a copy that is under way."""
-        async with self._copying:
-            fetched = self._inbox.fetched = Fetched(offer, prepared, asyncio.Event())
-            self._wake.set()
-            await fetched.dealt_with.wait()
+        fetched = self._inbox.fetched = Fetched(offer, prepared, asyncio.Event())
+        self._wake.set()
+        await fetched.dealt_with.wait()
 
     def _refuse_fetched(self) -> None:
         """After the round that the offer was stepped in: what the core did not take, because its log went on, is removed."""
@@ -709,7 +711,6 @@ class Replica:
             raise InvariantError("the core installs a snapshot that was not fetched")
         folder = fetched.prepared.folder
         base = LogBase(index=snapshot.meta.index, term=snapshot.meta.term, state_folder=folder.name)
-        # No copy is under way: the fetcher's task holds `_copying` until the snapshot is dealt with.
         taking = self._begin(self._flushing.acquire(), "installation waits for a flush")
         try:
             while not taking.done():
@@ -717,6 +718,8 @@ class Replica:
                     return False
                 self._go_on_meanwhile()
                 await self._sleep()
+            # None begins before the end of this, since it flushes first; one that is under way is of the log before.
+            self._copy_binds_log = False
             if not await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base)):
                 return False
             self._state.adopt(folder)

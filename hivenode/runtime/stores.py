@@ -152,7 +152,10 @@ class StateStorage(StateView, Protocol):
         ...
 
     def adopt(self, folder: Path) -> None:
-        """Goes on with the agreed state in `folder`; what was here is forgotten, also what was not flushed."""
+        """Goes on with the agreed state in `folder`; what was here is forgotten, also what was not flushed.
+
+        A copy that is being made of what was here goes on undisturbed.
+        """
         ...
 
 

@@ -84,6 +84,7 @@ class SnapshotFolder:
         temporary = self._folder / f"{secrets.token_hex(_TEMPORARY_NAME_BYTES)}.new"
         try:
             with temporary.open("wb") as raw, self._state.copying() as (mark, rows):
+                self._step("snapshot begun")
                 file = HashedFile(raw)
                 write_state(file, self._log.hive_id, mark, rows)
                 raw.flush()

@@ -11,10 +11,14 @@ which applied the same entries to the same state have the same digest, and a dif
 
 Three layers, newest first: `active` (being written), `flushing` (being committed by the writer thread), the map. A deleted key
 is a tombstone (None) in its layer. The event loop owns the layers; the writer thread sees only a frozen batch.
+
+A copy is read from the map in a thread of its own, for minutes. The map that it began with stays open until it is over, also when
+the store goes on with another one, or is closed: LMDB crashes the process when a map is closed under a reader.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +65,32 @@ def write_mark(transaction: lmdb.Transaction, meta: Any, mark: StateMark) -> Non
     transaction.put(_APPLIED, encode(mark.to_value()), db=meta)
 
 
+class _Map:
+    """An open map, and how many need it: the store itself, and the copies that are read from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment: Final = open_environment(folder)
+        self.main: Final = self.environment.open_db(b"main")
+        self.meta: Final = self.environment.open_db(b"meta")
+        self._lock = threading.Lock()
+        self._holders = 1
+
+    def hold(self) -> bool:
+        """On any thread: whether the map is open, and stays so until `let_go`."""
+        with self._lock:
+            if self._holders:
+                self._holders += 1
+                return True
+            return False
+
+    def let_go(self) -> None:
+        """On any thread: the last one closes the map."""
+        with self._lock:
+            self._holders -= 1
+            if not self._holders:
+                self.environment.close()
+
+
 class StateStore:
     """The agreed state of one node; fills the pure rooms' `StateView`."""
 
@@ -74,9 +104,8 @@ class StateStore:
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._environment = open_environment(folder)
-        self._main = self._environment.open_db(b"main")
-        self._meta = self._environment.open_db(b"meta")
+        self._map = _Map(folder)
+        self._environment, self._main, self._meta = self._map.environment, self._map.main, self._map.meta
         mark = StateMark(index=0, term=0, digest=NO_DIGEST, conf=ConfState())
         with self._environment.begin(write=True) as transaction:
             found = transaction.get(_FORMAT, db=self._meta)
@@ -235,20 +264,38 @@ class StateStore:
 
     @contextmanager
     def copying(self) -> Iterator[tuple[StateMark, Iterator[tuple[bytes, bytes]]]]:
-        """On any thread: one moment of what was flushed, all rows in key order. Flushes go on meanwhile."""
-        with self._environment.begin() as transaction:
-            applied = transaction.get(_APPLIED, db=self._meta)
-            ensure(applied is not None, "a snapshot of an agreed state that was never flushed")
-            with transaction.cursor(db=self._main) as cursor:
-                yield StateMark.of_value(decode(applied or b"")), ((key, unseal(key, row)) for key, row in cursor)
+        """On any thread: one moment of what was flushed, all rows in key order. Flushes go on meanwhile, and `adopt` and `close`.
+
+        Raises:
+            HiveError: SHUTTING_DOWN when the store is closed already.
+        """
+        copied = self._hold_map()
+        try:
+            with copied.environment.begin() as transaction:
+                applied = transaction.get(_APPLIED, db=copied.meta)
+                ensure(applied is not None, "a snapshot of an agreed state that was never flushed")
+                with transaction.cursor(db=copied.main) as cursor:
+                    yield StateMark.of_value(decode(applied or b"")), ((key, unseal(key, row)) for key, row in cursor)
+        finally:
+            copied.let_go()
+
+    def _hold_map(self) -> _Map:
+        while True:
+            found = self._map
+            if found.hold():
+                return found
+            if found is self._map:
+                raise HiveError(Code.SHUTTING_DOWN, "this node is shutting down; ask another one")
 
     def adopt(self, folder: Path) -> None:
-        """Goes on with the agreed state in `folder`; nobody copies or flushes the old one meanwhile."""
+        """Goes on with the agreed state in `folder`; nobody flushes the old one meanwhile. A copy of it goes on."""
         ensure(not self._flushing, "the agreed state is replaced while it is flushed")
-        self.close()
+        before = self._map
+        self._reader.abort()
         self._active, self._active_keys = {}, SortedDict()
         self._touched.clear()
         self._open(folder)
+        before.let_go()
 
     def sizes(self) -> tuple[int, int]:
         """Bytes used of the map, and the map's size."""
@@ -256,5 +303,6 @@ class StateStore:
         return (info["last_pgno"] + 1) * stat["psize"], info["map_size"]
 
     def close(self) -> None:
+        """The map is closed at once, or by the copy that is still read from it."""
         self._reader.abort()
-        self._environment.close()
+        self._map.let_go()

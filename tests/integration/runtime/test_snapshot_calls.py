@@ -1,6 +1,6 @@
 """Calls for a copy of the agreed state that are broken off, come together, come while the member ends, or take long.
 
-A snapshot of the leader's that comes meanwhile waits for the copy, and the member answers and votes as ever.
+A snapshot of the leader's that comes meanwhile is installed at once, and the copy goes on with the state that it began with.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hivenode.consensus import HeartbeatResponse
 from hivenode.errors import Code, HiveError
 from hivenode.pool.events import StateReplaced
 from hivenode.runtime.stores import Flush
+from tests.support.disks import Disk
 from tests.support.replicas import (
     BOUNDS,
     DEADLINE_S,
@@ -33,10 +34,15 @@ TURNS = 20
 """Rounds of the event loop after which every task that could do something has done it."""
 
 
-class Copies:
-    """The copies that a member makes: each waits, as long as it is held, when it is on disk and has no name yet."""
+BEFORE_ITS_ROWS = "snapshot begun"
+WITHOUT_A_NAME = "snapshot written"
 
-    def __init__(self, member: Member) -> None:
+
+class Copies:
+    """The copies that a member makes: each waits, as long as it is held, before its first row, or when it has no name yet."""
+
+    def __init__(self, member: Member, held_at: str = WITHOUT_A_NAME) -> None:
+        self._held_at = held_at
         self.begun = 0
         self.ended = 0
         self.at_once = 0
@@ -46,7 +52,7 @@ class Copies:
         member.snapshots._step = self._step
 
     def _step(self, name: str) -> None:
-        if name == "snapshot written":
+        if name == self._held_at:
             self.begun += 1
             self.at_once = max(self.at_once, self.begun - self.ended)
             self.free.wait(DEADLINE_S)
@@ -146,28 +152,39 @@ async def test_damage_that_a_copy_finds_stops_the_member_although_nobody_waits_f
         assert "not what was written" in str(leader.task.exception())
 
 
-async def test_a_member_answers_while_a_snapshot_waits_for_its_copy_and_installs_it_then(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held_at", [BEFORE_ITS_ROWS, WITHOUT_A_NAME])
+async def test_a_member_installs_a_snapshot_while_it_makes_a_copy_which_is_of_the_state_before(
+    tmp_path: Path, held_at: str
+) -> None:
     async with three(tmp_path, PATIENT_MS) as members:
         leader = await at_rest(members)
-        member = others(members, leader)[0]
-        copies = Copies(member)
+        member, third = others(members, leader)
+        index, rows = member.replica.applied_index, member.rows()
+        copies = Copies(member, held_at)
         call = asyncio.create_task(member.replica.make_snapshot())
         await until(lambda: copies.begun == 1)
         await _falls_behind(member, leader)
-        await until(lambda: copies.unpacked == 1)
-        sent = count_sent(member)
-        await until(lambda: sent[HeartbeatResponse] >= 10)
-        assert not call.done()
-        assert not any(isinstance(event, StateReplaced) for event in member.events)
-        copies.free.set()
-        assert (await call).path.exists()
+        third.network.pop(third.id)
+        # The leader and the member that makes a copy are the majority.
+        await register(leader, "alice")
         await member.reaches(leader)
         assert any(isinstance(event, StateReplaced) for event in member.events)
-        assert copies.unpacked == 1
+        assert not call.done()
+        copies.free.set()
+        made = await call
+        assert made.meta.index == index
+        other = Disk(tmp_path / "other")
+        other.install(other.take(made))
+        assert other.rows() == rows
+        other.close()
+        third.network[third.id] = third
+        again = await member.replica.make_snapshot()
+        assert again.meta.index > index
+        assert member.log.snapshot().meta == again.meta
         assert member.rows() == leader.rows()
 
 
-async def test_a_member_votes_while_a_snapshot_waits_for_its_copy(tmp_path: Path) -> None:
+async def test_a_member_votes_while_it_makes_a_copy_and_installs_a_snapshot(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
         leader = await at_rest(members)
         member, third = others(members, leader)
@@ -176,15 +193,15 @@ async def test_a_member_votes_while_a_snapshot_waits_for_its_copy(tmp_path: Path
         await until(lambda: copies.begun == 1)
         await _falls_behind(member, leader)
         await third.reaches(leader)
-        await until(lambda: copies.unpacked == 1)
         await leader.crash()
         assert await leader_of([member, third]) is third
+        await register(third, "alice")
         assert not call.done()
         copies.free.set()
         await call
 
 
-async def test_a_member_whose_snapshot_waits_for_its_copy_ends_after_the_copy(tmp_path: Path) -> None:
+async def test_a_member_that_installed_a_snapshot_while_it_makes_a_copy_ends_after_the_copy(tmp_path: Path) -> None:
     async with three(tmp_path, PATIENT_MS) as members:
         leader = await at_rest(members)
         member = others(members, leader)[0]
@@ -193,7 +210,7 @@ async def test_a_member_whose_snapshot_waits_for_its_copy_ends_after_the_copy(tm
         call = asyncio.create_task(member.replica.make_snapshot())
         await until(lambda: copies.begun == 1)
         await _falls_behind(member, leader)
-        await until(lambda: copies.unpacked == 1)
+        await member.reaches(leader)
         await member.replica.stop()
         await _turns()
         assert member.task is not None
@@ -201,7 +218,6 @@ async def test_a_member_whose_snapshot_waits_for_its_copy_ends_after_the_copy(tm
         copies.free.set()
         await member.task
         assert (await call).meta.index == index
-        assert member.replica.applied_index == index
         await member.crash()
         again = member.again().start()
         await again.reaches(leader)

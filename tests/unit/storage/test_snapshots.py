@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from hivenode.consensus import Compacted, ConfState, Entry, HardState, SnapshotMeta, SnapshotUnavailable
@@ -33,6 +34,39 @@ def test_an_installed_snapshot_is_the_state_that_was_copied_and_survives_a_reope
     assert list((tmp_path / "follower" / "snapshots").iterdir()) == []
     follower.close()
     leader.close()
+
+
+def test_a_copy_reads_on_from_its_map_while_the_store_goes_on_with_another_and_is_closed(tmp_path: Path) -> None:
+    leader, follower = Disk(tmp_path / "leader"), Disk(tmp_path / "follower")
+    leader.fill(20)
+    follower.fill(10, b"old")
+    rows = follower.rows()
+    prepared = follower.take(leader.snapshots.make())
+    with follower.state.copying() as (mark, copied):
+        first = next(copied)
+        follower.install(prepared)
+        assert follower.rows() == leader.rows()
+        assert [path.name for path in follower.root.glob("state*")] == ["state.1"]
+        with follower.state.copying() as (later_mark, later):
+            last = next(later)
+            follower.close()
+            assert dict([first, *copied]) == rows
+            assert mark.index == 10
+            assert dict([last, *later]) == leader.rows()
+            assert later_mark.index == 20
+            with pytest.raises(lmdb.Error, match="already open"):
+                StateStore(follower.root / "state.1")
+    StateStore(follower.root / "state.1").close()
+    leader.close()
+
+
+def test_a_store_that_is_closed_begins_no_copy(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
+    disk.fill(1)
+    disk.close()
+    with pytest.raises(HiveError) as refusal, disk.state.copying():
+        pass
+    assert refusal.value.code is Code.SHUTTING_DOWN
 
 
 @pytest.mark.parametrize("place", [0, 20, 300, 5_000, -1, -20])
