@@ -141,6 +141,8 @@ class Replica:
         self._flush_planned = False
         self._flushed_listeners: list[Callable[[], None]] = []
         self._copying = False
+        self._copy_binds_log = False
+        """A copy is under way whose index the log must still reach back to."""
         self._fetched: _Fetched | None = None
         self._installing: Ready | None = None
         self._copies = SecondCopies(low_ms)
@@ -507,8 +509,7 @@ class Replica:
     def _flushed(self, flush: Flush) -> None:
         bounds = self._node.world.settings.compaction
         index = self._disk.log.compactable(bounds, flush.applied_index)
-        # Not while a snapshot is copied, whose index the log must still reach back to.
-        if not index or self._copying:
+        if not index or self._copy_binds_log:
             self._flush_ended(flush)
             return
 
@@ -522,22 +523,25 @@ class Replica:
         self._flushing = False
         if self.applied_index > flush.applied_index:
             self._want_flush()
+        self._state_is_free()
+
+    def _state_is_free(self) -> None:
+        """Nothing flushes the state and nothing takes its place: who waits for that goes on, in order."""
         waiting, self._flushed_listeners = self._flushed_listeners, []
-        for flushed in waiting:
-            flushed()
+        for go_on in waiting:
+            go_on()
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 
     def _make_snapshot(self) -> None:
         """A follower needs one: the agreed state as of now is copied out, and offered when the core asks again."""
         self._copying = True
-        if self._flushing:
-            self._flushed_listeners.append(self._flush_then_copy)
-        else:
-            self._flush_then_copy()
+        self._flush_then_copy()
 
     def _flush_then_copy(self) -> None:
-        if self.view.dirty and self._installing is None:
+        if self._flushing or self._installing is not None:
+            self._flushed_listeners.append(self._flush_then_copy)
+        elif self.view.dirty:
             self._flushed_listeners.append(self._copy)
             self._flush()
         else:
@@ -547,15 +551,16 @@ class Replica:
         if not self._disk.state.applied_index:
             self._copying = False
             return
+        self._copy_binds_log = True
         made = self._node.snapshots.make(self._disk.state.image)
 
         def copied() -> None:
             self._copying = False
-            ensure(self._disk.log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
-            self._disk.log.keep_snapshot(offered_snapshot(made))
+            if self._copy_binds_log:
+                self._copy_binds_log = False
+                ensure(self._disk.log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
+                self._disk.log.keep_snapshot(offered_snapshot(made))
             self._engine.note(f"{self._node.name} made a snapshot of {made.meta.index}, {made.ref.size_bytes} bytes")
-            if self._installing is not None:
-                self._install()
             self.wake()
 
         self._node.at(self._engine.now_us + self._engine.between(*COPY_US), copied)
@@ -575,9 +580,12 @@ class Replica:
             fetched.dealt_with()
 
     def _install(self) -> None:
-        """Log and state become the snapshot's by one write, when no flush and no copy is under way; then memory follows."""
+        """Log and state become the snapshot's by one write, when no flush is under way; then memory follows.
+
+        A copy that is being made goes on with the state that it began with, and is of the log before.
+        """
         ready = self._installing
-        if ready is None or self._copying:
+        if ready is None:
             return
         if self._flushing:
             self._flushed_listeners.append(self._install)
@@ -585,7 +593,7 @@ class Replica:
         snapshot, fetched = ready.snapshot, self._fetched
         if snapshot is None or fetched is None or fetched.prepared.meta != snapshot.meta:
             raise InvariantError("the core installs a snapshot that was not fetched")
-        self._fetched = None
+        self._fetched, self._copy_binds_log = None, False
         meta, name = snapshot.meta, fetched.prepared.folder.name
         batch = LogWrite(
             hard_state=ready.hard_state,
@@ -615,5 +623,6 @@ class Replica:
             changed()
         fetched.dealt_with()
         self._finish(ready)
+        self._state_is_free()
         self._running = False
         self.wake()
