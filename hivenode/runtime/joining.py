@@ -9,17 +9,22 @@ Rules, the first that fits
 5. Everybody else waits, and is listed.
 The role of a machine bounds what it may get. Who waits is remembered by the leader alone and asks again by itself, so that
 strangers cannot fill the log.
+
+A machine has its place from when it is let in until its entry is applied, so those that ask at one moment count for each other. A
+join that is broken off keeps its place until nothing more can come of it: its entry is applied, or another leader's term began.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
+from hivenode.consensus import RaftStatus
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.join_token import join_message, key_hash
 from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
@@ -30,13 +35,13 @@ from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
 from hivenode.membership.formation import PAIRING_MS
 from hivenode.pool import joining, nodes, queries
+from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeKind, NodeRights, TrustMode
 from hivenode.runtime.ports import JoinClaim, PendingNode
 
 NODES_MAX: Final = 4_096
-"""Machines of one hive, as many as a machine that comes in is told of (`transport/peers.py`). It is looked at before a join is
-agreed on, so joins under way at one moment can go over it by their number: as a rule of the command itself it would change what
-logs of released versions mean."""
+"""Machines of one hive, as many as a machine that comes in is told of (`transport/peers.py`). The leader sees to it before a join
+is agreed on: as a rule of the command itself it would change what logs of released versions mean."""
 UNASKED_MAX: Final = NODES_MAX * 3 // 4
 """Machines up to which in mode `lan` whoever asks comes in. The rest is kept for those that an operator names: whoever makes many
 keys would keep the owner's own machines out."""
@@ -46,6 +51,25 @@ PENDING_KEEP_MS: Final = 120_000
 """Who waits asks every half minute; who is gone is not listed for long."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Leader(Protocol):
+    """The replica that leads, having applied all that earlier leaders may have agreed on."""
+
+    def view(self) -> ReadView: ...
+
+    def status(self) -> RaftStatus: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BrokenOff:
+    """A join of which something may still come in this term, at an index up to this one."""
+
+    term: int
+    index: int
+
+    def is_over(self, now: RaftStatus) -> bool:
+        return now.term != self.term or now.applied >= self.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +101,54 @@ class JoinDesk:
         self._nodes_max = nodes_max
         self._unasked_max = unasked_max
         self._waiting: OrderedDict[NodeId, _Waiting] = OrderedDict()
+        self._machines: set[str] | None = None  # None until they are counted.
+        self._changed: set[str] = set()  # Since they were.
+        self._coming: Counter[str] = Counter()
+        self._broken_off: dict[str, _BrokenOff] = {}  # Each has a place, so there are no more of them than machines.
 
-    def rights_for(self, view: ReadView, joiner: NodeRecord, claim: JoinClaim) -> NodeRights:
-        """Raises NODE_REMOVED for who is kept out, PEER_REJECTED for who has to wait, shows a wrong token, or finds no room."""
+    def applied(self, events: tuple[Event, ...]) -> None:
+        """To be told of all that happens in the hive."""
+        if self._machines is None:
+            return
+        for event in events:
+            if isinstance(event, NodeChanged | NodeRemoved):
+                self._changed.add(event.node_id)
+            elif isinstance(event, StateReplaced):
+                self._changed.clear()
+                self._machines = None
+                return
+        if len(self._changed) > self._nodes_max:
+            self._changed.clear()
+            self._machines = None
+
+    @contextmanager
+    def place(self, leader: Leader, joiner: NodeRecord, claim: JoinClaim) -> Iterator[NodeRights]:
+        """The rights of a machine that asks; it has its place while the block agrees on its entry, and after it when that is
+        broken off by whatever it raises.
+
+        Raises NODE_REMOVED for who is kept out, PEER_REJECTED for who has to wait, shows a wrong token, or finds no room.
+        """
+        rights = self._rights_for(leader, joiner, claim)
+        self._coming[joiner.node_id] += 1
+        try:
+            yield rights
+        except BaseException:
+            now = leader.status()
+            self._forget_those_over(now)
+            self._broken_off[joiner.node_id] = _BrokenOff(term=now.term, index=now.last_index)
+            raise
+        finally:
+            self._coming[joiner.node_id] -= 1
+            if not self._coming[joiner.node_id]:
+                del self._coming[joiner.node_id]
+
+    def _rights_for(self, leader: Leader, joiner: NodeRecord, claim: JoinClaim) -> NodeRights:
+        view = leader.view()
         nodes.refuse_denied(view, joiner.node_id)
         known = queries.node(view, joiner.node_id)
         if known is not None and known.kind is NodeKind.HIVE:
             return known.rights
-        if _has_machines(view, self._nodes_max):
+        if self._has_others(leader, joiner.node_id, self._nodes_max):
             raise HiveError(
                 Code.PEER_REJECTED,
                 f"the hive has {self._nodes_max} machines, and takes no more: an operator makes room with "
@@ -97,7 +161,7 @@ class JoinDesk:
             return most if rights is NodeRights.VOTER else NodeRights.WORKER
         hive = queries.hive(view)
         comes_unasked = joining.trust_mode(view) is TrustMode.LAN and claim.from_lan
-        if hive is None or not comes_unasked or _has_machines(view, self._unasked_max):
+        if hive is None or not comes_unasked or self._has_others(leader, joiner.node_id, self._unasked_max):
             self._wait(joiner)
             raise HiveError(
                 Code.PEER_REJECTED,
@@ -106,6 +170,31 @@ class JoinDesk:
             )
         young = self._wall_ms() - hive.created_ms < PAIRING_MS
         return most if young else NodeRights.WORKER
+
+    def _has_others(self, leader: Leader, joiner: NodeId, number: int) -> bool:
+        """Whether so many besides the joiner are in or coming in."""
+        machines = self._counted(leader.view())
+        if len(machines) + len(self._coming) + len(self._broken_off) < number:
+            return False
+        self._forget_those_over(leader.status())
+        coming = (self._coming.keys() | self._broken_off.keys()) - machines - {joiner}
+        return len(machines) + len(coming) >= number
+
+    def _forget_those_over(self, now: RaftStatus) -> None:
+        self._broken_off = {node: join for node, join in self._broken_off.items() if not join.is_over(now)}
+
+    def _counted(self, view: ReadView) -> set[str]:
+        """The hive's machines: all are looked through once, and then those that changed."""
+        if self._machines is None:
+            self._machines = {entry.node_id for entry in queries.nodes(view) if entry.kind is NodeKind.HIVE}
+        for node in self._changed:
+            entry = queries.node(view, node)
+            if entry is not None and entry.kind is NodeKind.HIVE:
+                self._machines.add(node)
+            else:
+                self._machines.discard(node)
+        self._changed.clear()
+        return self._machines
 
     def _granted(self, view: ReadView, joiner: NodeRecord, claim: JoinClaim) -> NodeRights | None:
         now_ms = self._wall_ms()
@@ -148,13 +237,6 @@ class JoinDesk:
             and not nodes.is_denied(view, node_id)
         ]
         return (*strangers, *workers_that_could_vote(view))
-
-
-def _has_machines(view: ReadView, number: int) -> bool:
-    """Whether the hive has so many. The counter counts foreign workers too, so these are told apart where it matters alone."""
-    if queries.counts(view).nodes < number:
-        return False
-    return sum(entry.kind is NodeKind.HIVE for entry in queries.nodes(view)) >= number
 
 
 def workers_that_could_vote(view: ReadView) -> tuple[PendingNode, ...]:

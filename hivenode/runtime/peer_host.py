@@ -133,6 +133,7 @@ class LocalPeerHost:
     def _applied(self, events: tuple[Event, ...]) -> None:
         if any(isinstance(event, NodeChanged | NodeRemoved | StateReplaced) for event in events):
             self._listed = None
+        self._desk.applied(events)
 
     def introduction(self) -> Introduction:
         record, signed = self._local.record()
@@ -226,15 +227,18 @@ class LocalPeerHost:
         nodes.refuse_denied(replica.view(), joiner.node_id)
         if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation):
             await self._see_off(replica, joiner, record)
-        rights = self._desk.rights_for(replica.view(), joiner, claim)
-        known = queries.node(replica.view(), joiner.node_id)
-        if not says_nothing_new(known, joiner):
-            await refuse_twin(self._peers, known, joiner)
-            command = AdmitNode(signed_record=encode_record(record), rights=rights)
-            reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
-            if reply.refused:
-                raise HiveError(Code(reply.code), reply.message)
-            _log.info("node admitted", node=joiner.node_id, rights=rights.value, through=through)
+        if not replica.has_settled:
+            # Machines that the last leader let in would not be seen yet.
+            await replica.read_barrier(ADMIT_DEADLINE_S)
+        with self._desk.place(replica, joiner, claim) as rights:
+            known = queries.node(replica.view(), joiner.node_id)
+            if not says_nothing_new(known, joiner):
+                await refuse_twin(self._peers, known, joiner)
+                command = AdmitNode(signed_record=encode_record(record), rights=rights)
+                reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
+                if reply.refused:
+                    raise HiveError(Code(reply.code), reply.message)
+                _log.info("node admitted", node=joiner.node_id, rights=rights.value, through=through)
         admitted = queries.node(replica.view(), joiner.node_id)
         leader = PeerAddress(node_id=self._local.node_id, addresses=self._local.addresses)
         if admitted is not None and not says_nothing_new(admitted, joiner):

@@ -200,6 +200,11 @@ class Replica:
         return self._role is Role.LEADER
 
     @property
+    def has_settled(self) -> bool:
+        """Whether this member leads and has applied all that earlier leaders may have agreed on: an entry of its own term."""
+        return self.leads and self._state.applied_term == self._raw.term
+
+    @property
     def leader(self) -> MemberId | None:
         return self._leader
 

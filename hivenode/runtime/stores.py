@@ -124,6 +124,7 @@ class StateStorage(StateView, Protocol):
     """The agreed state of one node: `commit_flush` and `sync` block and run on the writer thread, all else on the event loop."""
 
     applied_index: int
+    applied_term: int
     conf: ConfState
     digest: bytes
 

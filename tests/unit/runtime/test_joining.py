@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack, suppress
+
 import pytest
 
+from hivenode.consensus import ConfState, MemberId, RaftStatus, Role
 from hivenode.encoding.node_record import NodeRecord, open_record
-from hivenode.encoding.records import encode_record
+from hivenode.encoding.records import Record, encode_record
+from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError
 from hivenode.membership.formation import PAIRING_MS
 from hivenode.pool.commands import AdmitNode, ApproveNode, RegisterForeignWorker, RemoveNode
+from hivenode.pool.events import StateReplaced
 from hivenode.pool.records import NodeRights
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.ports import NO_CLAIM, JoinClaim
@@ -27,15 +32,52 @@ def _desk(hive: Hive) -> JoinDesk:
     return JoinDesk(lambda: hive.now_ms, lambda: hive.now_ms, nodes_max=ROOM, unasked_max=UNASKED)
 
 
+class _Leader:
+    """Leads a hive of the driver, whose log is applied as it is written; `appended` more entries are not agreed on yet."""
+
+    def __init__(self, hive: Hive) -> None:
+        self.hive = hive
+        self.term = 1
+        self.appended = 0
+
+    def view(self) -> ReadView:
+        return self.hive.view
+
+    def status(self) -> RaftStatus:
+        applied = len(self.hive.log)
+        return RaftStatus(
+            member_id=MemberId("leader"),
+            role=Role.LEADER,
+            term=self.term,
+            leader=MemberId("leader"),
+            commit=applied,
+            applied=applied,
+            last_index=applied + self.appended,
+            conf=ConfState(),
+            transfer_target=None,
+            conflicts_refused=0,
+            progress={},
+        )
+
+
+def _place(hive: Hive, desk: JoinDesk, number: int, claim: JoinClaim = FROM_LAN) -> AbstractContextManager[NodeRights]:
+    return desk.place(_Leader(hive), _joiner(number), claim)
+
+
 def _come_in(hive: Hive, desk: JoinDesk, number: int, claim: JoinClaim = FROM_LAN) -> NodeRights:
-    rights = desk.rights_for(hive.view, _joiner(number), claim)
-    hive.do(AdmitNode(signed_record=encode_record(signed_record(number)), rights=rights))
+    with _place(hive, desk, number, claim) as rights:
+        _do(hive, desk, AdmitNode(signed_record=encode_record(signed_record(number)), rights=rights))
     return rights
 
 
+def _do(hive: Hive, desk: JoinDesk, command: Record) -> None:
+    hive.do(command)
+    desk.applied(hive.events)
+
+
 def _refusal(hive: Hive, desk: JoinDesk, number: int, claim: JoinClaim = FROM_LAN) -> str:
-    with pytest.raises(HiveError) as caught:
-        desk.rights_for(hive.view, _joiner(number), claim)
+    with pytest.raises(HiveError) as caught, _place(hive, desk, number, claim):
+        pass
     assert caught.value.code is Code.PEER_REJECTED
     return caught.value.message
 
@@ -69,8 +111,9 @@ def test_a_full_hive_takes_in_nobody_until_a_machine_is_taken_out_and_knows_its_
         hive.node(number)
     hive.do(ApproveNode(node_id=node_id(9), rights=NodeRights.WORKER))
     assert "`hivenode cluster remove`" in _refusal(hive, desk, 9)
-    assert desk.rights_for(hive.view, _joiner(1), FROM_LAN) is NodeRights.VOTER
-    hive.do(RemoveNode(node_id=node_id(1), reason=""))
+    with _place(hive, desk, 1) as rights:
+        assert rights is NodeRights.VOTER
+    _do(hive, desk, RemoveNode(node_id=node_id(1), reason=""))
     assert _come_in(hive, desk, 9) is NodeRights.WORKER
 
 
@@ -78,8 +121,70 @@ def test_workers_that_are_no_machines_of_the_hive_take_no_room_in_it() -> None:
     hive = Hive()
     desk = _desk(hive)
     session = hive.user("ada")
-    for number in range(ROOM):
-        hive.do(
-            RegisterForeignWorker(session_id=session, node_id=f"old{number}", capabilities=capabilities(), port=50052)
-        )
     assert _come_in(hive, desk, 1) is NodeRights.VOTER
+    for number in range(ROOM):
+        foreign = RegisterForeignWorker(
+            session_id=session, node_id=f"old{number}", capabilities=capabilities(), port=50052
+        )
+        _do(hive, desk, foreign)
+    assert _come_in(hive, desk, 2) is NodeRights.VOTER
+
+
+def test_machines_that_are_coming_in_have_their_places() -> None:
+    hive = Hive()
+    desk = _desk(hive)
+    with ExitStack() as joins:
+        for number in range(1, UNASKED + 1):
+            joins.enter_context(_place(hive, desk, number))
+            joins.enter_context(_place(hive, desk, number))  # Asking twice takes one place.
+        assert "waits for approval" in _refusal(hive, desk, 9)
+        for number in range(9, 9 + ROOM - UNASKED):
+            hive.do(ApproveNode(node_id=node_id(number), rights=NodeRights.WORKER))
+            joins.enter_context(_place(hive, desk, number))
+        hive.do(ApproveNode(node_id=node_id(20), rights=NodeRights.WORKER))
+        assert "takes no more" in _refusal(hive, desk, 20)
+    assert _come_in(hive, desk, 20) is NodeRights.WORKER
+
+
+def _broken_off(desk: JoinDesk, leader: _Leader) -> None:
+    """As many joins as may come unasked, each broken off with its entry in the leader's log."""
+    for number in range(1, UNASKED + 1):
+        leader.appended += 1
+        with suppress(TimeoutError), desk.place(leader, _joiner(number), FROM_LAN):
+            raise TimeoutError
+
+
+def test_a_join_that_is_broken_off_has_its_place_until_its_entry_is_applied() -> None:
+    hive = Hive()
+    desk, leader = _desk(hive), _Leader(hive)
+    _broken_off(desk, leader)
+    for number in range(1, UNASKED):
+        with pytest.raises(HiveError), desk.place(leader, _joiner(9), FROM_LAN):
+            pass
+        _do(hive, desk, AdmitNode(signed_record=encode_record(signed_record(number)), rights=NodeRights.WORKER))
+        leader.appended -= 1
+    hive.send(AdmitNode(signed_record=b"no record", rights=NodeRights.WORKER))
+    leader.appended -= 1
+    with desk.place(leader, _joiner(9), FROM_LAN) as rights:
+        assert rights is NodeRights.VOTER
+
+
+def test_a_join_that_is_broken_off_has_its_place_until_another_term() -> None:
+    hive = Hive()
+    desk, leader = _desk(hive), _Leader(hive)
+    _broken_off(desk, leader)
+    with pytest.raises(HiveError), desk.place(leader, _joiner(9), FROM_LAN):
+        pass
+    leader.term += 1
+    with desk.place(leader, _joiner(9), FROM_LAN) as rights:
+        assert rights is NodeRights.VOTER
+
+
+def test_a_snapshot_is_counted_anew() -> None:
+    hive = Hive()
+    desk = _desk(hive)
+    assert _come_in(hive, desk, 1) is NodeRights.VOTER
+    for number in range(2, ROOM + 1):
+        hive.node(number)
+    desk.applied((StateReplaced(index=len(hive.log)),))
+    assert "takes no more" in _refusal(hive, desk, 9)

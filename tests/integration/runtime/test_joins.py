@@ -1,0 +1,113 @@
+"""Many machines that ask to join at one moment: a hive has no more machines than it takes, whoever leads it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hivenode.encoding.records import encode_record
+from hivenode.errors import Code, HiveError
+from hivenode.pool import queries
+from hivenode.pool.commands import AdmitNode
+from hivenode.pool.records import NodeRights
+from hivenode.runtime.joining import JoinDesk
+from hivenode.runtime.peer_host import LocalPeerHost
+from hivenode.runtime.ports import JoinClaim
+from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, create_hive, leader_of, propose, three, until
+from tests.unit.pool.driver import START_MS, node_id, signed_record
+
+ROOM = 5
+UNASKED = 3
+ASKING = 12
+
+
+def _host(member: Member) -> Any:
+    """Of the host only what a join needs: the replica behind it, and the desk."""
+    desk = JoinDesk(lambda: 0, lambda: START_MS, nodes_max=ROOM, unasked_max=UNASKED)
+    member.replica.subscribe(desk.applied)
+    local = SimpleNamespace(
+        replica=member.replica,
+        node_id="leader",
+        addresses=(),
+        hive_id=lambda: "h" * 32,
+        may_hold_state=lambda node: True,
+        note_address=lambda address: None,
+    )
+    return SimpleNamespace(_local=local, _desk=desk, _peers=None, _listed=None)
+
+
+async def _join(host: Any, number: int) -> None:
+    claim = JoinClaim(from_lan=True)
+    await LocalPeerHost.accept_join(host, node_id(number), signed_record(number), claim)
+
+
+def _machines(member: Member) -> int:
+    return len(queries.nodes(member.replica.view()))
+
+
+async def test_machines_that_come_at_one_moment_do_not_go_over_what_the_hive_takes(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        host = _host(leader)
+        ended = await asyncio.gather(*(_join(host, number) for number in range(1, ASKING + 1)), return_exceptions=True)
+        assert sum(result is None for result in ended) == UNASKED
+        refused = [result.code for result in ended if isinstance(result, HiveError)]
+        assert refused == [Code.PEER_REJECTED] * (ASKING - UNASKED)
+        assert _machines(leader) == UNASKED
+
+
+async def test_joins_that_are_broken_off_keep_their_places_until_it_is_known_what_came_of_them(tmp_path: Path) -> None:
+    async with three(tmp_path, PATIENT_MS) as members:
+        leader = await leader_of(members)
+        host = _host(leader)
+        with leader.stuck_disk(), members[1].stuck_disk(), members[2].stuck_disk():
+            joins = [asyncio.ensure_future(_join(host, number)) for number in range(1, UNASKED + 1)]
+            last = leader.replica.status().last_index
+            await until(lambda: leader.replica.status().last_index > last)
+            for join in joins:
+                join.cancel()
+            await asyncio.wait(joins)
+            with pytest.raises(HiveError) as caught:
+                await _join(host, ASKING)
+            assert caught.value.code is Code.PEER_REJECTED
+        await until(lambda: _machines(leader) == UNASKED)
+        with pytest.raises(HiveError):
+            await _join(host, ASKING)
+        assert _machines(leader) == UNASKED
+
+
+async def test_a_new_leader_knows_who_came_in_before_it_takes_in_others(tmp_path: Path) -> None:
+    member = Member("a", tmp_path / "a", {}).birth()
+    async with asyncio.timeout(DEADLINE_S):
+        member.start(born=True)
+        await member.replica.wait_until_leading(DEADLINE_S)
+        await create_hive(member)
+        await until(lambda: not member.state.dirty)
+        records = [encode_record(signed_record(number)) for number in range(1, UNASKED + 1)]
+        commands = [AdmitNode(signed_record=record, rights=NodeRights.WORKER) for record in records]
+        await asyncio.gather(*(propose(member, command) for command in commands))
+        await member.crash()
+        member = member.again()
+        host = _host(member)
+        joins: list[asyncio.Future[None]] = []
+        seen: list[int] = []
+
+        def led() -> None:
+            if member.replica.leads and not joins:
+                seen.append(_machines(member))
+                joins.append(asyncio.ensure_future(_join(host, ASKING)))
+
+        member.replica.on_leadership(led)
+        member.start()
+        try:
+            await until(lambda: bool(joins))
+            with pytest.raises(HiveError) as caught:
+                await joins[0]
+            assert caught.value.code is Code.PEER_REJECTED
+            assert (seen, _machines(member)) == ([0], UNASKED), "the joins were applied after it led"
+        finally:
+            await member.crash()
