@@ -3,14 +3,15 @@
 Applying a committed entry writes into the overlay, so it costs no I/O and its answer goes out at once: the entry itself is
 already durable in the log. Every now and then the overlay is flushed, with the applied index and the configuration, in
 one transaction; after a crash the log is replayed from that index. So the state may lag the log but is never ahead of it,
-and never half of an entry. In the map each row has a checksum, which is looked at whenever the row is read: a flipped bit stops
-this node before it is answered with, built upon, or sent to others in a snapshot.
+and never half of an entry. In the map each row has a checksum, which is looked at whenever the row is read from there: a flipped
+bit stops this node before it is answered with, built upon, or sent to others in a snapshot.
 
 With the applied index stands a digest: a running SHA-256 over what every entry since the first one wrote, so that two members
 which applied the same entries to the same state have the same digest, and a difference, once written, never goes away.
 
 Three layers, newest first: `active` (being written), `flushing` (being committed by the writer thread), the map. A deleted key
-is a tombstone (None) in its layer. The event loop owns the layers; the writer thread sees only a frozen batch.
+is a tombstone (None) in its layer. The event loop owns the layers; the writer thread sees only a frozen batch. Rows of the map
+that were read lately stay in memory as well, since nearly every entry looks at some that hardly ever change.
 
 A copy is read from the map in a thread of its own, for minutes. The map that it began with stays open until it is over, also when
 the store goes on with another one, or is closed: LMDB crashes the process when a map is closed under a reader.
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import lmdb
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedList
 
 from hivenode.consensus import ConfState
 from hivenode.encoding.canonical import decode, encode
@@ -39,10 +40,16 @@ MAP_BYTES: Final = 64 << 30
 """Address space, not disk (see log_store)."""
 ACTIVE_KEYS_MAX: Final = 200_000
 """Above it `overfull` tells the runtime to wait for a flush: some 100 MB of overlay."""
+KEPT_ROWS_MAX: Final = 8_192
+"""Rows of the map that are kept as they were read: as many as decoded records are (`encoding/records.py`)."""
+KEPT_BYTES_MAX: Final = 2_048
+"""Longer ones are rare and are not kept, so that all together stay below some 20 MB."""
 FORMAT: Final = 2
 """Since 2 each row has a checksum; a map of before is given them when it is opened."""
 
 _APPLIED, _FORMAT = b"applied", b"format"
+_NOT_HERE: Final = object()
+"""Told apart from None, which says that a row was deleted."""
 
 
 def _after_prefix(prefix: bytes) -> bytes | None:
@@ -91,14 +98,43 @@ class _Map:
                 self.environment.close()
 
 
+class _Overlay:
+    """Rows that are not in the map yet; None is a deleted one.
+
+    Their keys are brought into order when somebody scans, which few entries do.
+    """
+
+    def __init__(self, rows: dict[bytes, bytes | None]) -> None:
+        self.rows: Final = rows
+        self._ordered: SortedList[bytes] = SortedList()
+        self._unordered = list(rows)
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        if key not in self.rows:
+            self._unordered.append(key)
+        self.rows[key] = value
+
+    def keys(self, prefix: bytes, after: bytes, reverse: bool) -> Iterator[bytes]:
+        """The keys with a prefix that come after another one."""
+        if self._unordered:
+            self._ordered.update(self._unordered)
+            self._unordered.clear()
+        low, high = prefix, _after_prefix(prefix)
+        low_inclusive = True
+        if after and reverse:
+            high = after if high is None else min(high, after)
+        elif after and after >= low:
+            low, low_inclusive = after, False
+        return self._ordered.irange(low, high, inclusive=(low_inclusive, False), reverse=reverse)
+
+
 class StateStore:
     """The agreed state of one node; fills the pure rooms' `StateView`."""
 
     def __init__(self, folder: Path) -> None:
-        self._active: dict[bytes, bytes | None] = {}
-        self._active_keys: SortedDict[bytes, None] = SortedDict()
-        self._flushing: dict[bytes, bytes | None] = {}
-        self._flushing_keys: SortedDict[bytes, None] = SortedDict()
+        self._active = _Overlay({})
+        self._flushing = _Overlay({})
+        self._kept: dict[bytes, bytes | None] = {}
         self._touched: dict[bytes, bytes | None] = {}
         self._open(folder)
 
@@ -132,29 +168,41 @@ class StateStore:
     # --- StateView -------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:
-        if key in self._active:
-            return self._active[key]
-        if key in self._flushing:
-            return self._flushing[key]
+        value: Any = self._active.rows.get(key, _NOT_HERE)
+        if value is _NOT_HERE:
+            value = self._flushing.rows.get(key, _NOT_HERE)
+        if value is _NOT_HERE:
+            value = self._kept.get(key, _NOT_HERE)
+        if value is _NOT_HERE:
+            value = self._in_map(key)
+            self._keep(key, value)
+        found: bytes | None = value
+        return found
+
+    def _keep(self, key: bytes, value: bytes | None) -> None:
+        self._kept.pop(key, None)
+        if value is not None and len(value) > KEPT_BYTES_MAX:
+            return
+        if len(self._kept) >= KEPT_ROWS_MAX:
+            self._kept.clear()
+        self._kept[key] = value
+
+    def _in_map(self, key: bytes) -> bytes | None:
         row = self._reader.get(key)
         return None if row is None else unseal(key, row)
 
     def put(self, key: bytes, value: bytes) -> None:
-        if key not in self._active:
-            self._active_keys[key] = None
-        self._active[key] = value
+        self._active.put(key, value)
         self._touched[key] = value
 
     def delete(self, key: bytes) -> None:
-        if key not in self._active:
-            self._active_keys[key] = None
-        self._active[key] = None
+        self._active.put(key, None)
         self._touched[key] = None
 
     def scan(self, prefix: bytes, *, after: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         layers = [
-            self._overlay_keys(self._active_keys, prefix, after, reverse),
-            self._overlay_keys(self._flushing_keys, prefix, after, reverse),
+            self._active.keys(prefix, after, reverse),
+            self._flushing.keys(prefix, after, reverse),
             self._map_keys(prefix, after, reverse),
         ]
         heads: list[bytes | None] = [next(layer, None) for layer in layers]
@@ -167,19 +215,16 @@ class StateStore:
             for position, head in enumerate(heads):
                 if head == key:
                     heads[position] = next(layers[position], None)
-            value = self.get(key)
+            value = self._scanned(key)
             if value is not None:
                 yield key, value
 
-    @staticmethod
-    def _overlay_keys(keys: SortedDict[bytes, None], prefix: bytes, after: bytes, reverse: bool) -> Iterator[bytes]:
-        low, high = prefix, _after_prefix(prefix)
-        low_inclusive = True
-        if after and reverse:
-            high = after if high is None else min(high, after)
-        elif after and after >= low:
-            low, low_inclusive = after, False
-        return keys.irange(low, high, inclusive=(low_inclusive, False), reverse=reverse)
+    def _scanned(self, key: bytes) -> bytes | None:
+        """As `get`, but a long scan does not drive out what is kept."""
+        for rows in (self._active.rows, self._flushing.rows):
+            if key in rows:
+                return rows[key]
+        return self._in_map(key)
 
     def _map_keys(self, prefix: bytes, after: bytes, reverse: bool) -> Iterator[bytes]:
         with self._reader.cursor(db=self._main) as cursor:
@@ -208,19 +253,18 @@ class StateStore:
     @property
     def dirty(self) -> bool:
         """Whether there is anything to flush."""
-        return bool(self._active)
+        return bool(self._active.rows)
 
     @property
     def overfull(self) -> bool:
-        return len(self._active) > ACTIVE_KEYS_MAX
+        return len(self._active.rows) > ACTIVE_KEYS_MAX
 
     def begin_flush(self) -> Flush:
         """Freezes the overlay for the writer thread; one flush at a time."""
-        ensure(not self._flushing, "two flushes of the agreed state overlap")
-        self._flushing, self._active = self._active, {}
-        self._flushing_keys, self._active_keys = self._active_keys, SortedDict()
+        ensure(not self._flushing.rows, "two flushes of the agreed state overlap")
+        self._flushing, self._active = self._active, _Overlay({})
         return Flush(
-            rows=self._flushing,
+            rows=self._flushing.rows,
             applied_index=self.applied_index,
             applied_term=self.applied_term,
             digest=self.digest,
@@ -248,13 +292,14 @@ class StateStore:
         """Back on the event loop: the flushed rows are read from the map from now on."""
         self._reader.abort()
         self._reader = self._environment.begin(db=self._main)
-        self._flushing, self._flushing_keys = {}, SortedDict()
+        for key in self._kept.keys() & self._flushing.rows.keys():
+            self._keep(key, self._flushing.rows[key])
+        self._flushing = _Overlay({})
 
     def abandon_flush(self) -> None:
         """After a failed commit: the rows go back under those written since, to be flushed again."""
-        merged = {**self._flushing, **self._active}
-        self._active, self._active_keys = merged, SortedDict.fromkeys(merged)
-        self._flushing, self._flushing_keys = {}, SortedDict()
+        self._active = _Overlay({**self._flushing.rows, **self._active.rows})
+        self._flushing = _Overlay({})
 
     def sync(self) -> None:
         """On the writer thread: the last flush survives the loss of power when this returns."""
@@ -289,10 +334,11 @@ class StateStore:
 
     def adopt(self, folder: Path) -> None:
         """Goes on with the agreed state in `folder`; nobody flushes the old one meanwhile. A copy of it goes on."""
-        ensure(not self._flushing, "the agreed state is replaced while it is flushed")
+        ensure(not self._flushing.rows, "the agreed state is replaced while it is flushed")
         before = self._map
         self._reader.abort()
-        self._active, self._active_keys = {}, SortedDict()
+        self._active = _Overlay({})
+        self._kept.clear()
         self._touched.clear()
         self._open(folder)
         before.let_go()

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hivenode.consensus import ConfState, MemberId
 from hivenode.encoding.canonical import encode
 from hivenode.errors import InvariantError
+from hivenode.storage import state_store
 from hivenode.storage.state_store import StateStore
 
 KEYS = st.binary(min_size=1, max_size=3).map(lambda raw: bytes(b"\x00a\xff"[byte % 3] for byte in raw))
@@ -26,6 +27,10 @@ class StateStoreMachine(RuleBasedStateMachine):
         super().__init__()
         import tempfile
 
+        # So that rows are kept and driven out all the time, and some are too long to be kept.
+        self.bounds = pytest.MonkeyPatch()
+        self.bounds.setattr(state_store, "KEPT_ROWS_MAX", 2)
+        self.bounds.setattr(state_store, "KEPT_BYTES_MAX", 2)
         self.folder = tempfile.TemporaryDirectory()
         self.store = StateStore(Path(self.folder.name) / "state")
         self.model: dict[bytes, bytes] = {}
@@ -74,10 +79,11 @@ class StateStoreMachine(RuleBasedStateMachine):
     @invariant()
     def reads_agree(self) -> None:
         assert dict(self.store.scan(b"")) == self.model
-        for key in (b"a", b"\x00", b"a\xff"):
+        for key in (b"a", b"\x00", b"a\xff", b"a", b"\xff"):
             assert self.store.get(key) == self.model.get(key)
 
     def teardown(self) -> None:
+        self.bounds.undo()
         self.store.close()
         self.folder.cleanup()
 
