@@ -26,16 +26,21 @@ class DecodeError(ValueError):
     """The bytes are not the canonical encoding of any value, or not of the wanted record."""
 
 
+_SHORT_HEADS: Final = {
+    major: tuple(bytes((major | number,) if number < 24 else (major | 24, number)) for number in range(0x100))
+    for major in (_UINT, _NINT, _BYTES, _TEXT, _ARRAY)
+}
+"""Nearly all numbers and lengths are short, and every message, row and record has some."""
+
+
 def head_bytes(major: int, number: int) -> bytes:
     """The first bytes of a value: its type in the three high bits, and its number or length in the shortest form.
 
     Raises:
         ValueError: the number has more than 64 bits.
     """
-    if number < 24:
-        return bytes((major | number,))
     if number < 0x100:
-        return bytes((major | 24, number))
+        return _SHORT_HEADS[major][number]
     if number < 0x10000:
         return struct.pack(">BH", major | 25, number)
     if number < 0x100000000:

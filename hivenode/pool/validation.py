@@ -107,6 +107,8 @@ def check_text(field: str, text: str) -> None:
         raise _refuse(f"The {field} is not valid Unicode.") from None
     if not bound.least <= size <= bound.most:
         raise _refuse(f"The {field} must have {bound.least} to {bound.most} {bound.unit}; it has {size}.")
+    if text.isascii() and text.isprintable():
+        return  # Of ASCII this is all but the control characters, and `apply` comes here several times an entry.
     for character in text:
         if character < " " or "\x7f" <= character <= "\x9f":
             raise _refuse(f"The {field} must not contain control characters.")
