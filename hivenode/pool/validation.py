@@ -7,6 +7,7 @@ name are judged by Unicode 3.2, which every Python carries unchanged (and RFC 34
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final, NamedTuple
 
@@ -90,6 +91,8 @@ REASON_BYTES_MAX: Final = 1_024
 
 _SHOWN_CHARACTERS_MAX: Final = 128
 _NAME_SIGNS: Final = frozenset("._-@+")
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+"""The same rule for the names that have only signs of ASCII, as most have: it need not be looked up sign by sign."""
 _SHA256_DIGITS: Final = 64
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -125,6 +128,8 @@ def check_number(field: str, value: int) -> None:
 def check_username(name: str) -> None:
     """1 to 64 bytes; letters, digits and `. _ - @ +`, beginning with a letter or digit; in Unicode's NFKC form."""
     check_text("user name", name)
+    if _PLAIN_NAME.fullmatch(name):
+        return
     if len(name.casefold().encode("utf-8")) > TEXTS["user name"].most:
         raise _refuse("The user name is too long without regard to case: at most 64 bytes.")
     tables = unicodedata.ucd_3_2_0

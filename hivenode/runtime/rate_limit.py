@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 from hivenode.errors import Code, HiveError
 
 KEYS_MAX: Final = 65_536
 """Buckets kept, some 10 MB; past it the one that was used least recently is forgotten."""
+ORIGINS_KEPT: Final = 4_096
+"""Addresses whose key is remembered: every call asks for its caller's, and reading an address takes as long as all else of it."""
 _MINUTE_MS: Final = 60_000
 _PRIVATE_PREFIX: Final = 64
 """A home has a whole /64 of IPv6 addresses, so that is one origin (RFC 6177)."""
 
 
+@lru_cache(ORIGINS_KEPT)
 def origin_key(origin: str) -> str:
     """The key of a caller's address (`ip:1.2.3.4`); an IPv6 address counts as its /64 network."""
     scheme, _, text = origin.partition(":")

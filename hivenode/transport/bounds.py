@@ -76,7 +76,9 @@ class Text:
         size = len(value) if value.isascii() else len(value.encode("utf-8"))
         if not self.least <= size <= self.most:
             raise MalformedError(f"{name} must have {self.least} to {self.most} bytes; it has {size}.")
-        if not self.lines and any(sign < " " or "\x7f" <= sign <= "\x9f" for sign in value):
+        if not (self.lines or (value.isascii() and value.isprintable())) and any(
+            sign < " " or "\x7f" <= sign <= "\x9f" for sign in value
+        ):
             raise MalformedError(f"{name} must not contain control characters.")
         if self.also is not None and value:
             try:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, NoReturn
 
@@ -20,6 +21,7 @@ from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError, Outcome, ensure
 from hivenode.pool.records import SessionRecord
 from hivenode.runtime.ports import Caller, Standing
+from hivenode.runtime.rate_limit import ORIGINS_KEPT
 from hivenode.transport.metadata import (
     AUTHORIZATION,
     HIVE_ID,
@@ -108,6 +110,7 @@ def origin_of(peer: str) -> str:
     return "ip:" + address.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
 
 
+@lru_cache(ORIGINS_KEPT)
 def _is_loopback(peer: str) -> bool:
     """Whether a call came from this machine, by gRPC's peer name."""
     try:
