@@ -43,11 +43,15 @@ def overloaded() -> HiveError:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Reading:
-    """One request that is being read. `client` is whom it counts for, `known` whether a session was shown."""
+    """One request that is being read. `client` is whom it counts for, `known` whether a session was shown.
+
+    `ends` is when patience does, on the loop's clock; `limit` is set to it only when the request is late, as few are.
+    """
 
     client: str
     known: bool
     limit: asyncio.Timeout
+    ends: float
     has_turn: bool = True
     overdue: bool = False
 
@@ -73,10 +77,13 @@ class Turns:
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(patience_s) as limit:
+            async with asyncio.timeout(None) as limit:
+                ends = loop.time() + patience_s
+                if not self._free:
+                    limit.reschedule(ends)
                 await self._turn(connection)
-                reading = _Reading(client=client, known=known, limit=limit)
-                prompt = loop.call_later(PROMPT_S, self._late, reading)
+                reading = _Reading(client=client, known=known, limit=limit, ends=ends)
+                prompt = loop.call_later(min(PROMPT_S, patience_s), self._late, reading)
                 try:
                     return await read()
                 finally:
@@ -113,6 +120,9 @@ class Turns:
         self._free += 1
 
     def _late(self, reading: _Reading) -> None:
+        if reading.limit.expired():
+            return
+        reading.limit.reschedule(reading.ends)
         places = self._slow[reading.known]
         if reading.client not in places and len(places) < (SLOW_USERS_MAX if reading.known else SLOW_STRANGERS_MAX):
             places.add(reading.client)
