@@ -16,7 +16,8 @@ Rules:
   made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write. A copy of
   the state that is being made then, which may take minutes, holds nothing back: it goes on with the state that it began with.
 - What a thread does with the disk goes on when nobody waits for it any more. So flushes and copies are tasks of the replica,
-  which no caller can break off, and `run` ends after the last of them.
+  which no caller can break off, and `run` ends after the last of them. Copies, and the unpacking of what was fetched, are told to
+  end then, since each may take minutes.
 
 | this member | propose | read_barrier |
 |---|---|---|
@@ -359,6 +360,7 @@ class Replica:
                     await self._sleep()
         finally:
             self._stopping = True
+            self._snapshots.end()
             for waiting in (flusher, self._making):
                 if waiting is not None:
                     waiting.cancel()
@@ -668,7 +670,7 @@ class Replica:
         self._copy_binds_log = True
         try:
             made = await asyncio.get_running_loop().run_in_executor(None, self._snapshots.make)
-            if self._copy_binds_log:
+            if self._copy_binds_log and not self._stopping:
                 ensure(self._log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
                 self._log.keep_snapshot(Snapshot(meta=made.meta, data=encode_ref(made.ref)))
         finally:

@@ -190,6 +190,10 @@ class SnapshotStorage(Protocol):
         """Copies the agreed state as it was flushed last into a file, in place of the one made before. DISK_FULL."""
         ...
 
+    def end(self) -> None:
+        """The node stops: `make` and `prepare`, also those under way, raise SHUTTING_DOWN at their next row."""
+        ...
+
     def received_bytes(self, ref: SnapshotRef) -> int:
         """How much of a snapshot's file has been received already; all other unfinished files are given up. Blocks."""
         ...

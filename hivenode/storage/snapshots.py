@@ -17,14 +17,15 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import lmdb
 
 from hivenode.consensus import SnapshotMeta
-from hivenode.errors import Code, HiveError
+from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.runtime.stores import MadeSnapshot, PreparedState, SnapshotRef
 from hivenode.storage.log_store import FIRST_STATE_FOLDER, LogStore
 from hivenode.storage.sealed_row import seal
@@ -73,10 +74,20 @@ class SnapshotFolder:
         self._state = state
         self._step = step
         self._made: MadeSnapshot | None = None
+        self._ended = threading.Event()
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for leftover in (*self._folder.glob("*.snapshot"), *self._folder.glob("*.new")):
             leftover.unlink()
         self.retire()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _until_end(self, rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for row in rows:
+            if self._ended.is_set():
+                raise HiveError(Code.SHUTTING_DOWN, "this node is shutting down; ask another one")
+            yield row
 
     # --- made here -------------------------------------------------------------------------------------------------
 
@@ -86,13 +97,15 @@ class SnapshotFolder:
             with temporary.open("wb") as raw, self._state.copying() as (mark, rows):
                 self._step("snapshot begun")
                 file = HashedFile(raw)
-                write_state(file, self._log.hive_id, mark, rows)
+                write_state(file, self._log.hive_id, mark, self._until_end(rows))
                 raw.flush()
                 os.fsync(raw.fileno())
             self._step("snapshot written")
-        except OSError as error:
+        except (HiveError, InvariantError, OSError) as error:
             temporary.unlink(missing_ok=True)
-            raise _disk_error(error) from error
+            if isinstance(error, OSError):
+                raise _disk_error(error) from error
+            raise
         ref = SnapshotRef(sha256=file.sha256, size_bytes=file.size_bytes)
         path = self._folder / f"{ref.sha256}.snapshot"
         temporary.rename(path)
@@ -166,7 +179,7 @@ class SnapshotFolder:
         try:
             main, about = environment.open_db(b"main"), environment.open_db(b"meta")
             batch: list[tuple[bytes, bytes]] = []
-            for row in rows:
+            for row in self._until_end(rows):
                 batch.append((row[0], seal(*row)))
                 if len(batch) >= _BATCH_ROWS:
                     self._put(environment, main, batch)

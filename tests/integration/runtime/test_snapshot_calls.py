@@ -39,7 +39,10 @@ WITHOUT_A_NAME = "snapshot written"
 
 
 class Copies:
-    """The copies that a member makes: each waits, as long as it is held, before its first row, or when it has no name yet."""
+    """The copies that a member makes: each waits, as long as it is held, before its first row, or when it has no name yet.
+
+    Or the snapshots that it unpacks, with another step.
+    """
 
     def __init__(self, member: Member, held_at: str = WITHOUT_A_NAME) -> None:
         self._held_at = held_at
@@ -132,6 +135,39 @@ async def test_a_member_ends_after_the_copy_that_it_makes_and_begins_no_other(tm
             await second
         assert refusal.value.code is Code.SHUTTING_DOWN
         assert copies.begun == 1
+
+
+async def test_a_copy_that_is_not_over_when_its_member_ends_is_ended(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        copies = Copies(leader, BEFORE_ITS_ROWS)
+        call = asyncio.create_task(leader.replica.make_snapshot())
+        await until(lambda: copies.begun == 1)
+        await leader.replica.stop()
+        await until(leader.snapshots._ended.is_set)
+        copies.free.set()
+        assert leader.task is not None
+        await leader.task
+        with pytest.raises(HiveError) as refusal:
+            await call
+        assert refusal.value.code is Code.SHUTTING_DOWN
+        assert list((leader.folder / "snapshots").iterdir()) == []
+
+
+async def test_a_snapshot_that_is_not_unpacked_when_its_member_ends_is_given_up(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await at_rest(members)
+        member = others(members, leader)[0]
+        unpacking = Copies(member, "state folder made")
+        await _falls_behind(member, leader)
+        await until(lambda: unpacking.begun == 1)
+        await member.replica.stop()
+        await until(member.snapshots._ended.is_set)
+        unpacking.free.set()
+        assert member.task is not None
+        await member.task
+        assert unpacking.unpacked == 0
+        assert [path.name for path in member.folder.glob("state*")] == ["state"]
 
 
 async def test_damage_that_a_copy_finds_stops_the_member_although_nobody_waits_for_the_copy(tmp_path: Path) -> None:
