@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import structlog
-
 from hivenode.consensus import RaftStatus
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.join_token import join_message, key_hash
@@ -38,6 +36,7 @@ from hivenode.pool import joining, nodes, queries
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeKind, NodeRights, TrustMode
 from hivenode.runtime.ports import JoinClaim, PendingNode
+from hivenode.runtime.refusals import Refusals
 
 NODES_MAX: Final = 4_096
 """Machines of one hive, as many as a machine that comes in is told of (`transport/peers.py`). The leader sees to it before a join
@@ -49,8 +48,6 @@ PENDING_MAX: Final = 256
 """Machines that wait; the one that asked first makes room. A stranger can make as many keys as it likes."""
 PENDING_KEEP_MS: Final = 120_000
 """Who waits asks every half minute; who is gone is not listed for long."""
-
-_log = structlog.get_logger(__name__)
 
 
 class Leader(Protocol):
@@ -101,6 +98,7 @@ class JoinDesk:
         self._nodes_max = nodes_max
         self._unasked_max = unasked_max
         self._waiting: OrderedDict[NodeId, _Waiting] = OrderedDict()
+        self._refusals = Refusals(lambda: clock_ms() / 1_000)
         self._machines: set[str] | None = None  # None until they are counted.
         self._changed: set[str] = set()  # Since they were.
         self._coming: Counter[str] = Counter()
@@ -206,14 +204,14 @@ class JoinDesk:
         token = joining.join_token(view, key_hash(claim.token_key), now_ms)
         message = join_message(hive_id=hive_id, node_id=joiner.node_id)
         if token is None or not verify_signature(claim.token_key, message, claim.token_signature):
-            _log.warning("a join token was refused", node=joiner.node_id, expired_or_unknown=token is None)
+            self._refusals.name(joiner.node_id, "a join by token", expired_or_unknown=token is None)
             raise HiveError(Code.PEER_REJECTED, "the join token has expired, or is not of this hive: ask for another")
         return token.rights
 
     def _wait(self, joiner: NodeRecord) -> None:
         wants = NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
         if joiner.node_id not in self._waiting:
-            _log.warning("a machine waits for approval", node=joiner.node_id, addresses=joiner.addresses)
+            self._refusals.name(joiner.node_id, "a join without approval", addresses=joiner.addresses)
         node = PendingNode(
             node_id=joiner.node_id,
             hostname=joiner.capabilities.hostname,

@@ -1,4 +1,5 @@
-"""Who is refused is named in the log, so that a machine that tries what it must not is found; but not for each of its tries."""
+"""Who is refused is named in the log, so that a machine that tries what it must not is found; but not for each of its tries, nor
+under each of its keys."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import structlog
 
 AGAIN_S: Final = 60.0
 """The same of the same node is said again after this time."""
-NAMED_MAX: Final = 1_024
-"""Kinds of refusals remembered; the longest said is forgotten first, so that whoever has many keys does not fill the memory."""
+NAMED_MAX: Final = 256
+"""Lines in that time. Whoever has many keys could say one with each, and the log is on the disk that the hive writes to."""
 
 _log = structlog.get_logger(__name__)
 
@@ -21,10 +22,11 @@ class Refusals:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._said_s: dict[tuple[str, str], float] = {}
+        self._said_s: dict[tuple[str, str], float] = {}  # The one said longest ago at the front.
+        self._more_s = -AGAIN_S
 
     def name(self, node: str, what: str, **about: Any) -> None:
-        """Logs a warning that something was refused to a node, at most once in `AGAIN_S`.
+        """Logs a warning that something was refused to a node, at most once in `AGAIN_S`, and of all `NAMED_MAX`.
 
         Args:
             node: who asked, as far as it is proven.
@@ -32,10 +34,14 @@ class Refusals:
             about: what else a person wants to know; never a secret.
         """
         now_s, key = self._clock_s(), (node, what)
-        if now_s - self._said_s.get(key, -AGAIN_S) < AGAIN_S:
-            return
-        self._said_s.pop(key, None)
-        if len(self._said_s) >= NAMED_MAX:
+        while self._said_s and now_s - next(iter(self._said_s.values())) >= AGAIN_S:
             del self._said_s[next(iter(self._said_s))]
+        if key in self._said_s:
+            return
+        if len(self._said_s) >= NAMED_MAX:
+            if now_s - self._more_s >= AGAIN_S:
+                self._more_s = now_s
+                _log.warning("more nodes are refused than are named", named=NAMED_MAX, within_s=AGAIN_S)
+            return
         self._said_s[key] = now_s
         _log.warning("refused a node", node=node, what=what, **about)

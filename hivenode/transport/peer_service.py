@@ -133,6 +133,9 @@ class PeerServer:
         self._forward_join = forward_join
         self._on_broken = on_broken
         self._refusals = Refusals()
+        self._strangers_refusals = (
+            Refusals()
+        )  # Apart, or a member's would be lost among those of somebody with many keys.
         self._stopping = asyncio.Event()
 
     def stopping(self) -> None:
@@ -196,11 +199,14 @@ class PeerServer:
     async def _refuse(self, context: Context, what: str, error: Exception) -> None:
         refusal = error_for(what, error, self._on_broken)
         if refusal.code in NAMED_CODES:
+            refusals = self._strangers_refusals
             try:
-                caller = str(self._proven(context))
+                caller = str(node := self._proven(context))
+                if self._admits(node):
+                    refusals = self._refusals
             except HiveError:
                 caller = caller_ip(context)
-            self._refusals.name(caller, what.strip("_"), reason=refusal.message)
+            refusals.name(caller, what.strip("_"), reason=refusal.message)
         await refuse(context, refusal)
 
     def _proven(self, context: Context) -> NodeId:

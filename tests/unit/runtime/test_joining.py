@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import AbstractContextManager, ExitStack, suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from hivenode.consensus import ConfState, MemberId, RaftStatus, Role
-from hivenode.encoding.node_record import NodeRecord, open_record
+from hivenode.encoding.node_record import NodeId, NodeRecord, open_record
 from hivenode.encoding.records import Record, encode_record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError
@@ -17,6 +19,7 @@ from hivenode.pool.events import StateReplaced
 from hivenode.pool.records import NodeRights
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.ports import NO_CLAIM, JoinClaim
+from hivenode.runtime.refusals import NAMED_MAX
 from tests.unit.pool.driver import Hive, capabilities, node_id, signed_record, verify
 
 FROM_LAN = JoinClaim(from_lan=True)
@@ -188,3 +191,14 @@ def test_a_snapshot_is_counted_anew() -> None:
         hive.node(number)
     desk.applied((StateReplaced(index=len(hive.log)),))
     assert "takes no more" in _refusal(hive, desk, 9)
+
+
+def test_who_asks_with_many_keys_fills_no_log() -> None:
+    hive = Hive()
+    desk = _desk(hive)
+    with capture_logs() as logs:
+        for number in range(2 * NAMED_MAX):
+            stranger = dataclasses.replace(_joiner(1), node_id=NodeId(f"n{number}"))
+            with pytest.raises(HiveError), desk.place(_Leader(hive), stranger, NO_CLAIM):
+                pass
+    assert len(logs) == NAMED_MAX + 1

@@ -26,11 +26,16 @@ def test_the_same_of_the_same_node_is_said_once_a_minute() -> None:
     assert logs[2]["reason"] == "no"
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    named = Refusals()
+def test_who_has_many_keys_is_named_for_some_of_them() -> None:
+    now_s = 1_000.0
+    named = Refusals(lambda: now_s)
     with capture_logs() as logs:
-        for number in range(NAMED_MAX + 1):
+        for number in range(3 * NAMED_MAX):
             named.name(f"n{number}", "join")
-        named.name(f"n{NAMED_MAX}", "join")
-        named.name("n0", "join")
-    assert [log["node"] for log in logs[NAMED_MAX:]] == [f"n{NAMED_MAX}", "n0"]
+        now_s += 60.0
+        named.name(f"n{2 * NAMED_MAX}", "join")
+    assert [log.get("node", "more") for log in logs] == [
+        *(f"n{number}" for number in range(NAMED_MAX)),
+        "more",
+        f"n{2 * NAMED_MAX}",
+    ]
