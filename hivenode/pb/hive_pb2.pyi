@@ -601,10 +601,16 @@ class JoinResponse(_message.Message):
     def __init__(self, hive_id: _Optional[str] = ..., members: _Optional[_Iterable[bytes]] = ..., leader_node_id: _Optional[str] = ..., leader_addresses: _Optional[_Iterable[str]] = ..., voter_rights: _Optional[bool] = ..., node_ids: _Optional[_Iterable[str]] = ..., voter_ids: _Optional[_Iterable[str]] = ..., later_sequence: _Optional[int] = ..., applied_index: _Optional[int] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
-    __slots__ = ("event",)
+    __slots__ = ("event", "stream")
     EVENT_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
     event: bytes
-    def __init__(self, event: _Optional[bytes] = ...) -> None: ...
+    stream: bytes
+    def __init__(self, event: _Optional[bytes] = ..., stream: _Optional[bytes] = ...) -> None: ...
+
+class ReportResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class OrderFrame(_message.Message):
     __slots__ = ("order",)

@@ -157,6 +157,16 @@ class LocalPeerHost:
             closed=replica is not None and joining.trust_mode(replica.view()) is not TrustMode.LAN,
         )
 
+    def check_heard(self, caller: NodeId) -> None:
+        """Refuses the messages of a node that takes no part in consensus, as far as is known here by now."""
+        if self._local.may_hold_state(caller):
+            return
+        self._local.note_unheard(caller)
+        replica = self._local.replica
+        if replica is not None and queries.node(replica.view(), caller) is not None:
+            raise HiveError(Code.PERMISSION_DENIED, f"{caller} has no voter right, and no word in consensus")
+        raise HiveError(Code.NOT_A_MEMBER, f"it is not known here that {caller} takes part in consensus: try again")
+
     def receive(self, caller: NodeId, message: Message) -> None:
         replica = self._local.replica
         if replica is None or message.to != replica.member_id:

@@ -712,6 +712,10 @@ class PeerHost(Protocol):
 
     def receive(self, caller: NodeId, message: Message) -> None: ...
 
+    def check_heard(self, caller: NodeId) -> None:
+        """Raises PERMISSION_DENIED or NOT_A_MEMBER when the consensus messages of a peer are not taken."""
+        ...
+
     def peer_connected(self, caller: NodeId) -> None: ...
 
     def peer_lost(self, caller: NodeId, reset: bool) -> None:

@@ -47,7 +47,10 @@ from hivenode.transport.tickets import CHALLENGE_BYTES
 UNARY_BYTES_MAX: Final = 100 << 20
 """The documented 100 MB of an archive or result in one message."""
 PIECE_BYTES_MAX: Final = 16 << 20
-"""One piece of a stream, one frame of messages, or one text of a worker's output; daemons send 4 MiB at most."""
+"""One piece of a stream, or one text of a worker's output; daemons send 1 MiB at most."""
+EVENT_BYTES_MAX: Final = 1 << 20
+"""What a worker tells. Its hello names its open attempts: four for each of 1,024 slots, of 200 bytes."""
+STREAM_ID_BYTES: Final = 16
 FRAME_MESSAGES_MAX: Final = 65_536
 RETRIES_MAX: Final = NUMBERS["attempts"].most - 1
 """What the hive bounds is attempts, of which the first is no retry."""
@@ -337,7 +340,10 @@ TABLE: Final[dict[str, Fields]] = {
         "token_key": Data(most=32),
         "token_signature": Data(most=64),
     },
-    "hive.WorkerFrame": {"event": PIECE},
+    "hive.WorkerFrame": {
+        "event": Data(most=EVENT_BYTES_MAX),
+        "stream": Data(least=STREAM_ID_BYTES, most=STREAM_ID_BYTES),
+    },
     "hive.FetchBlobRequest": {"sha256": SHA256, "size_bytes": BLOB_BYTES, "offset": OFFSET},
     # Only the first piece names the blob.
     "hive.StoreBlobPiece": {"sha256": Text(most=64), "size_bytes": BLOB_BYTES, "data": PIECE},

@@ -50,6 +50,7 @@ class MessageStream:
         self._nudge = asyncio.Event()
         self._closing = asyncio.Event()
         self._connected = False
+        self._answered = asyncio.Event()
         self._task = asyncio.ensure_future(self._run())
 
     def send(self, message: Message) -> None:
@@ -92,10 +93,16 @@ class MessageStream:
             pass
 
     async def _stand(self, connection: Connection) -> None:
-        """One standing stream, until it breaks or this side is closed."""
+        """One standing stream, until it breaks or this side is closed.
+
+        Nothing is said before the callee took the stream: a write under way would hide why it refused it.
+        """
+        self._answered.clear()
         stream = connection.stream_stream(SERVICE + "Messages")(metadata=connection.metadata)
         watcher = asyncio.ensure_future(self._watch(stream))
         try:
+            async with asyncio.timeout(WRITE_STALL_S):
+                await self._answered.wait()
             while not watcher.done():
                 if not self._queue:
                     self._wake.clear()
@@ -152,6 +159,7 @@ class MessageStream:
             while await stream.read() is not grpc.aio.EOF:
                 if not self._connected:
                     self._connected = True
+                    self._answered.set()
                     self._on_connected()
             if await stream.code() is not grpc.StatusCode.OK:
                 raise LostCallError
@@ -160,6 +168,7 @@ class MessageStream:
                 raise LostCallError from None
             raise
         finally:
+            self._answered.set()
             self._wake.set()
 
     async def _say_goodbye(self, stream: Any, watcher: asyncio.Future[None]) -> None:

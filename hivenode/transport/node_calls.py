@@ -11,7 +11,7 @@ from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 
 WORKER_CALLS_MAX: Final = 256
-"""Of a node without voter right: two streams that stand, blobs and logs, and what its own users ask by it."""
+"""Of a node without voter right: a stream of orders, reports, blobs and logs, and what its own users ask by it."""
 VOTER_CALLS_MAX: Final = 1_024
 """Of a node with it, which forwards the calls of many users: as many as one connection carries."""
 

@@ -5,8 +5,11 @@
 | Challenge | anyone, also a program that is no node: it tells no more than mDNS does, with a signature |
 | Prove | whoever can sign the nonce, unless both sides are in different hives |
 | Invite, Join | a proven node, also across the border of a hive |
-| Messages, CompareDigest, ManageHive, Work, FetchBlob, StoreBlob | a proven node of this hive that `admits` lets in |
-| ReadLog, FetchSnapshot, ListMembers | of these, one with voter right: it leads, votes, or serves the task's user |
+| CompareDigest, ManageHive, Work, Report, FetchBlob, StoreBlob | a proven node of this hive that `admits` lets in |
+| Messages, ReadLog, FetchSnapshot, ListMembers | of these, one with voter right: it leads, votes, or serves the task's user |
+
+gRPC takes a frame of a stream whole into memory before anybody sees its size. So no stream of a node without voter right is read
+but those that bring a blob, which have places; what a worker tells its leader comes call by call.
 """
 
 from __future__ import annotations
@@ -62,15 +65,13 @@ from hivenode.transport.services.cluster import pending_node
 from hivenode.transport.statuses import SUCCESS_METADATA
 from hivenode.transport.tickets import Tickets
 
-HELLO_TIMEOUT_S: Final = 10.0
-"""A worker says hello first thing."""
 JOIN_TIMEOUT_S: Final = 20.0
 """A join commits a command and perhaps waits for an election."""
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
 
 WORKER_STREAMS_MAX: Final = 4
-"""Streams of messages that a node without voter right may have standing: one, and some that it does not know to be gone."""
+"""Streams of orders that a node without voter right may have standing: one, and some that it does not know to be gone."""
 NAMED_CODES: Final = frozenset(
     {Code.PEER_REJECTED, Code.PERMISSION_DENIED, Code.NOT_A_MEMBER, Code.INVALID_ARGUMENT, Code.NODE_REMOVED}
 )
@@ -84,6 +85,14 @@ _Serve = Callable[[Any, Context], Any]
 def _hops(metadata: Any) -> int:
     text = value_of(metadata, HOPS)
     return int(text) if text in ("1", "2") else 0
+
+
+class _Working:
+    """A worker's session whose stream of orders stands."""
+
+    def __init__(self, session: WorkerSession) -> None:
+        self.session: Final = session
+        self.goodbye: Final = asyncio.Event()
 
 
 class PeerServer:
@@ -130,6 +139,7 @@ class PeerServer:
         self._node_calls = node_calls
         self._receptions = Receptions()
         self._streams: Counter[NodeId] = Counter()
+        self._working: dict[tuple[NodeId, bytes], _Working] = {}
         self._forward_join = forward_join
         self._on_broken = on_broken
         self._refusals = Refusals()
@@ -155,11 +165,12 @@ class PeerServer:
             "CompareDigest": grpc.unary_unary_rpc_method_handler(
                 self._unary(hive_pb2.CompareDigestRequest, self._compare_digest)
             ),
+            "Report": grpc.unary_unary_rpc_method_handler(self._unary(hive_pb2.WorkerFrame, self._report)),
             "ListMembers": grpc.unary_unary_rpc_method_handler(
                 self._unary(hive_pb2.ListMembersRequest, self._list_members)
             ),
             "Messages": grpc.stream_stream_rpc_method_handler(self._stream(self._messages)),
-            "Work": grpc.stream_stream_rpc_method_handler(self._stream(self._work)),
+            "Work": grpc.unary_stream_rpc_method_handler(self._stream(self._work)),
             "StoreBlob": grpc.stream_unary_rpc_method_handler(self._stream(self._store_blob)),
             "FetchBlob": grpc.unary_stream_rpc_method_handler(self._stream(self._fetch_blob)),
             "ReadLog": grpc.unary_stream_rpc_method_handler(self._stream(self._read_log)),
@@ -224,7 +235,7 @@ class PeerServer:
 
     @contextmanager
     def _standing(self, caller: NodeId) -> Iterator[None]:
-        """Counts a stream that stands; a frame of it may be as large as any message. Raises OVERLOADED."""
+        """Counts a stream that stands. Raises OVERLOADED."""
         if not self._is_voter(caller) and self._streams[caller] >= WORKER_STREAMS_MAX:
             raise HiveError(Code.OVERLOADED, f"{WORKER_STREAMS_MAX} streams of {caller} stand: wait for some to end")
         self._streams[caller] += 1
@@ -335,9 +346,9 @@ class PeerServer:
 
     async def _messages(self, frames: AsyncIterator[bytes], context: Context) -> None:
         caller = self._admitted(context)
-        with self._standing(caller):
-            await context.write(hive_pb2.RaftFrameAck().SerializeToString())
-            await self._messages_of(caller, frames)
+        self._host.check_heard(caller)
+        await context.write(hive_pb2.RaftFrameAck().SerializeToString())
+        await self._messages_of(caller, frames)
 
     async def _messages_of(self, caller: NodeId, frames: AsyncIterator[bytes]) -> None:
         self._host.peer_connected(caller)
@@ -359,55 +370,60 @@ class PeerServer:
         async for data in frames:
             if data == GOODBYE:
                 return True
+            self._host.check_heard(caller)  # It may have lost its right since.
             for piece in _parsed(hive_pb2.RaftFrame, data).messages:
                 self._host.receive(caller, _decoded(decode_message, piece))
         return False
 
     # --- work ----------------------------------------------------------------------------------------------------
 
-    async def _work(self, frames: AsyncIterator[bytes], context: Context) -> None:
+    async def _work(self, data: bytes, context: Context) -> None:
         caller = self._admitted(context)
-        with self._standing(caller):
-            await self._work_of(caller, frames, context)
-
-    async def _work_of(self, caller: NodeId, frames: AsyncIterator[bytes], context: Context) -> None:
-        try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
-                hello = _worker_event(await anext(frames))
-        except (TimeoutError, StopAsyncIteration):
-            raise HiveError(Code.INVALID_ARGUMENT, "a worker says hello first") from None
+        frame = _parsed(hive_pb2.WorkerFrame, data)
+        hello = _decoded(decode_worker_event, frame.event)
         if not isinstance(hello, WorkerHello):
             raise HiveError(Code.INVALID_ARGUMENT, "a worker says hello first")
-        session = await self._host.open_worker_session(caller, hello)
-        hearing = asyncio.ensure_future(self._hear_worker(frames, session))
-        telling = asyncio.ensure_future(self._tell_worker(session, context))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        key = (caller, frame.stream)
+        with self._standing(caller):
+            session = await self._host.open_worker_session(caller, hello)
+            working = self._working[key] = _Working(session)
+            try:
+                await self._work_of(working, context)
+            finally:
+                if self._working.get(key) is working:
+                    del self._working[key]
+
+    async def _work_of(self, working: _Working, context: Context) -> None:
+        """Until either side ends the session; gRPC cancels this when the connection breaks."""
+        telling = asyncio.ensure_future(self._tell_worker(working.session, context))
+        others = [asyncio.ensure_future(event.wait()) for event in (working.goodbye, self._stopping)]
         reset = True
         try:
-            await asyncio.wait({hearing, telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            ended = next(task for task in (hearing, telling, stopping) if task.done())
-            said_goodbye = await ended
-            reset = ended is hearing and not said_goodbye
+            await asyncio.wait({telling, *others}, return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                await telling
+            reset = False
         finally:
-            for task in (hearing, telling, stopping):
+            for task in (telling, *others):
                 task.cancel()
-            await asyncio.wait({hearing, telling, stopping})
-            await session.closed(reset and not self._stopping.is_set())
+            await asyncio.wait({telling, *others})
+            await working.session.closed(reset and not self._stopping.is_set())
+
+    async def _report(self, frame: Any, context: Context) -> Any:
+        working = self._working.get((self._admitted(context), frame.stream))
+        if working is None:
+            raise HiveError(Code.NODE_OFFLINE, "no stream of this name stands here: say hello again")
+        if frame.event == GOODBYE:
+            working.goodbye.set()
+        else:
+            await working.session.handle(_decoded(decode_worker_event, frame.event))
+        return hive_pb2.ReportResponse()
 
     @staticmethod
-    async def _hear_worker(frames: AsyncIterator[bytes], session: WorkerSession) -> bool:
-        """Hands on what the worker says, until its stream ends; whether it said goodbye."""
-        async for data in frames:
-            if data == GOODBYE:
-                return True
-            await session.handle(_worker_event(data))
-        return False
-
-    @staticmethod
-    async def _tell_worker(session: WorkerSession, context: Context) -> bool:
+    async def _tell_worker(session: WorkerSession, context: Context) -> None:
+        await write(context, hive_pb2.OrderFrame().SerializeToString())
         async for order in session.orders():
             await write(context, hive_pb2.OrderFrame(order=encode_worker_order(order)).SerializeToString())
-        return True
 
     # --- blobs and logs ------------------------------------------------------------------------------------------
 
@@ -535,7 +551,3 @@ def _decoded(decode: Callable[[bytes], Any], data: bytes) -> Any:
         return decode(data)
     except DecodeError as error:
         raise HiveError(Code.INVALID_ARGUMENT, f"malformed bytes: {error}") from error
-
-
-def _worker_event(data: bytes) -> Any:
-    return _decoded(decode_worker_event, _parsed(hive_pb2.WorkerFrame, data).event)

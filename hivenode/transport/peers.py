@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -36,6 +37,7 @@ from hivenode.runtime.ports import (
     WorkerOrder,
 )
 from hivenode.runtime.stores import SnapshotRef
+from hivenode.transport.bounds import STREAM_ID_BYTES
 from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_worker_order, encode_worker_event
 from hivenode.transport.message_stream import MessageStream
@@ -59,6 +61,8 @@ PEERS_MAX: Final = 4_096
 CONNECT_TIMEOUT_S: Final = 3.0
 BLOB_STALL_S: Final = 60.0
 """A piece of a blob that takes longer than this will not come."""
+REPORT_PAUSE_S: Final = 0.2
+"""Before a report is brought again to a leader that has more to read than it can."""
 MEMBERS_MAX: Final = 4_096
 
 
@@ -83,20 +87,52 @@ async def _failures_named(link: PeerLink, connection: Connection) -> AsyncIterat
 
 
 class GrpcWorkerLink:
-    """The worker's side of its stream to the leader."""
+    """The worker's side of its stream to the leader: its first event opens it, and each further one is a call."""
 
     def __init__(self, link: PeerLink, connection: Connection) -> None:
         self._link = link
         self._connection = connection
-        self._stream: Any = connection.stream_stream(SERVICE + "Work")(metadata=connection.metadata)
+        self._id = secrets.token_bytes(STREAM_ID_BYTES)
+        self._stream: Any = None
+        self._opened = asyncio.Event()
+
+    def _frame(self, event: bytes) -> bytes:
+        data: bytes = hive_pb2.WorkerFrame(event=event, stream=self._id).SerializeToString()
+        return data
 
     async def send(self, event: WorkerEvent) -> None:
-        """Sends one event. Raises NODE_OFFLINE when the stream is broken."""
+        """Sends one event. Raises NODE_OFFLINE when the stream is broken, and what the leader refused it with."""
+        frame = self._frame(encode_worker_event(event))
+        if not self._opened.is_set():
+            await self._open(frame)
+            return
+        while True:
+            try:
+                await self._report(frame)
+                return
+            except HiveError as error:
+                if error.code is not Code.OVERLOADED:
+                    raise
+            await asyncio.sleep(REPORT_PAUSE_S)
+
+    async def _open(self, hello: bytes) -> None:
+        self._stream = self._connection.unary_stream(SERVICE + "Work")(hello, metadata=self._connection.metadata)
         async with _failures_named(self._link, self._connection):
-            await self._stream.write(hive_pb2.WorkerFrame(event=encode_worker_event(event)).SerializeToString())
+            if await self._stream.read() is grpc.aio.EOF:
+                raise _lost(self._link.node_id)
+        self._opened.set()
+
+    async def _report(self, frame: bytes) -> None:
+        async with _failures_named(self._link, self._connection):
+            await self._connection.unary(SERVICE + "Report")(frame, metadata=self._connection.metadata)
 
     async def orders(self) -> AsyncIterator[WorkerOrder]:
-        """The leader's orders; ends when the leader ended the stream, raises NODE_OFFLINE when it broke."""
+        """The leader's orders, after its word on the hello; ends when the leader ended the stream.
+
+        Raises:
+            HiveError: NODE_OFFLINE when it broke.
+        """
+        await self._opened.wait()
         while True:
             async with _failures_named(self._link, self._connection):
                 data = await self._stream.read()
@@ -111,13 +147,14 @@ class GrpcWorkerLink:
 
     async def aclose(self) -> None:
         """Says goodbye, so that the leader does not take the end for a crash."""
+        if self._stream is None:
+            return
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if not self._stream.done():
-                    await self._stream.write(GOODBYE)
-                    await self._stream.done_writing()
+                if self._opened.is_set() and not self._stream.done():
+                    await self._report(self._frame(GOODBYE))
                     await self._stream.code()
-        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except (TimeoutError, HiveError):
             pass  # it ended by itself meanwhile, or the leader does not answer: either way it is over
         finally:
             self._stream.cancel()

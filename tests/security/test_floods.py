@@ -10,7 +10,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,14 @@ import pytest
 
 from hivenode.config import split_address
 from hivenode.pb import hive_pb2
+from hivenode.runtime.ports import WorkerHello
+from hivenode.transport.bounds import STREAM_ID_BYTES
+from hivenode.transport.codec import encode_worker_event
 from hivenode.transport.peer_link import Connection
+from hivenode.transport.peer_service import WORKER_STREAMS_MAX
 from tests.e2e.user import HIVE, MASTER, USERS, User
+from tests.integration.transport.parts import capabilities
+from tests.security.half_sent import HalfSent, half_sent, message_of
 from tests.security.test_rogue import Rogue
 from tests.support.daemons import Daemon, hive, wait_for
 
@@ -31,6 +37,9 @@ BODY_BYTES = 100 << 20
 SILENT = 500
 FLOOD_CALLS = 512
 """Answered before others' calls are looked at; so many are under way all the time."""
+HALF_SENT_WORKERS = 16
+HALF_SENT_BYTES = 32 << 20
+"""Of each stream: 4 streams of each of these workers would take 2 GiB if a daemon waited for their ends."""
 LOOK_S = 0.01
 ATTACK_CALL_S = 60.0
 
@@ -162,6 +171,41 @@ def test_large_requests_of_a_worker_have_a_bound(daemon: Daemon) -> None:
         assert user.balance() > 0
     assert ended.keys() <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
     assert ended.total() == 24
+
+
+def test_streams_of_workers_that_stand_half_sent_have_a_bound(daemon: Daemon) -> None:
+    """A message that never ends is held by whoever waits for it: nobody may wait for one of a worker's for long."""
+    user = User.new(daemon)
+    hello = WorkerHello(boot_id="b", capabilities=capabilities(), open=())
+    frame = hive_pb2.WorkerFrame(event=encode_worker_event(hello), stream=bytes(STREAM_ID_BYTES))
+    kinds = {"Messages": b"", "Work": b"", "Report": b"", "a Work that stands": message_of(frame.SerializeToString())}
+
+    async def attack() -> None:
+        tickets = []
+        for _ in range(HALF_SENT_WORKERS):
+            rogue = Rogue(daemon.status().hive_id)
+            await rogue.join(daemon)
+            tickets.append((await rogue.connection(daemon)).metadata)
+            await rogue.peers.aclose()
+        async with AsyncExitStack() as stack:
+            clients: dict[str, list[HalfSent]] = {kind: [] for kind in kinds}
+            for ticket in tickets:
+                for kind, first in kinds.items():
+                    client = await stack.enter_async_context(half_sent(daemon.peer_address, tls=True))
+                    for _ in range(WORKER_STREAMS_MAX):
+                        path = f"/hive.PeerService/{'Work' if first else kind}"
+                        client.stand(path, ticket, first=first, part_bytes=HALF_SENT_BYTES)
+                    clients[kind].append(client)
+            async with asyncio.timeout(ATTACK_CALL_S):
+                await asyncio.gather(*(client.settled() for group in clients.values() for client in group))
+                assert await asyncio.to_thread(user.balance) > 0
+                await asyncio.gather(
+                    *(client.all_ended() for kind in ("Messages", "Work", "Report") for client in clients[kind])
+                )
+
+    with memory_watched(daemon):
+        asyncio.run(attack())
+        assert user.balance() > 0
 
 
 def test_silent_connections_are_closed_and_hold_up_nobody(daemon: Daemon) -> None:

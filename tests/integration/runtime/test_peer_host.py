@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hivenode.consensus import ConfChange, Heartbeat, MemberId, Message
+from hivenode.consensus import ConfChange, MemberId, Message
 from hivenode.encoding.node_record import NodeId, open_record
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError
@@ -22,6 +22,7 @@ from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import LocalPeerHost
 from hivenode.runtime.ports import NO_CLAIM
 from hivenode.runtime.refusals import Refusals
+from tests.security.test_rogue import consensus_lies
 from tests.support.replicas import DEADLINE_S, leader_of, propose, three
 from tests.unit.pool.driver import node_id, signed_record
 
@@ -42,11 +43,18 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
         local: Any = SimpleNamespace(replica=replica, clock_ms=lambda: 0, may_hold_state=gate.takes_part)
         local.note_unheard = lambda node: None
         host: Any = SimpleNamespace(_local=local, _heard_ms={}, _refusals=Refusals())
+        said = 0
         for number in (7, 8):
-            sender = member_id_of(node_id(number), "i1")
-            message = Heartbeat(to=leader.id, from_=sender, term=99, commit=0)
-            LocalPeerHost.receive(host, node_id(number), message)
-        assert taken == [node_id(8)]
+            for from_ in (7, 8):
+                for message in consensus_lies(MemberId(leader.id), member_id_of(node_id(from_), "i1")):
+                    LocalPeerHost.receive(host, node_id(number), message)
+                    said += 1
+        assert taken == [node_id(8)] * (said // 4)
+        LocalPeerHost.check_heard(host, node_id(8))
+        for number, code in ((7, Code.PERMISSION_DENIED), (9, Code.NOT_A_MEMBER)):
+            with pytest.raises(HiveError) as caught:
+                LocalPeerHost.check_heard(host, node_id(number))
+            assert caught.value.code is code
 
 
 async def test_a_removed_member_is_told_so_only_when_the_configuration_is_without_it(tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ class Ports:
         self.leader_known = asyncio.Event()
         self.hive = HIVE
         self.received: asyncio.Queue[tuple[NodeId, Message]] = asyncio.Queue()
+        self.unheard: set[NodeId] = set()
+        self.refused_messages = 0
         self.connected: asyncio.Queue[NodeId] = asyncio.Queue()
         self.lost: asyncio.Queue[tuple[NodeId, bool]] = asyncio.Queue()
         self.answer_with: GrpcPeers | None = None
@@ -493,6 +495,11 @@ class Ports:
             self.answer_with.send(caller, message)
         else:
             self.received.put_nowait((caller, message))
+
+    def check_heard(self, caller: NodeId) -> None:
+        if caller in self.unheard:
+            self.refused_messages += 1
+            raise HiveError(Code.PERMISSION_DENIED, "no voter right")
 
     def peer_connected(self, caller: NodeId) -> None:
         self.connected.put_nowait(caller)

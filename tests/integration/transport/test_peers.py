@@ -462,9 +462,64 @@ async def test_orders_end_quietly_when_the_leader_stops_in_order() -> None:
 async def test_a_worker_says_hello_first() -> None:
     async with nodes(2) as (leader, worker):
         link = await worker.peers.open_worker_link(leader.address)
-        await link.send(AttemptStarted(key=KEY))
-        error = await _failure(anext(link.orders()))
+        error = await _failure(link.send(AttemptStarted(key=KEY)))
         assert error.code is Code.INVALID_ARGUMENT
+
+
+async def test_a_report_without_a_stream_is_refused() -> None:
+    async with nodes(2) as (leader, worker):
+        link = await worker.peers.open_worker_link(leader.address)
+        await link.send(_hello())
+        session = await _soon(leader.ports.sessions)
+        session.to_tell.put_nowait(None)
+        async with asyncio.timeout(DEADLINE_S):
+            assert [order async for order in link.orders()] == []
+            await session.ended
+        error = await _failure(link.send(AttemptStarted(key=KEY)))
+        assert error.code is Code.NODE_OFFLINE
+        assert session.events.empty()
+
+
+async def test_messages_of_a_node_without_voter_right_are_refused_before_they_are_read() -> None:
+    async with nodes(2) as (a, b):
+        b.ports.unheard.add(a.id)
+        connection = await a.peers.link_to(b.address).connect(DEADLINE_S)
+        stream = connection.stream_stream("/hive.PeerService/Messages")(metadata=connection.metadata)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert _code(caught.value) == Code.PERMISSION_DENIED
+        assert b.ports.connected.empty()
+
+
+async def test_a_peer_that_is_not_heard_yet_keeps_its_connection() -> None:
+    async with nodes(2) as (a, b):
+        b.ports.unheard.add(a.id)
+        connection = await a.peers.link_to(b.address).connect(DEADLINE_S)
+        async with asyncio.timeout(DEADLINE_S):
+            while b.ports.refused_messages < 3:
+                a.peers.send(b.id, _heartbeat(1))
+                await asyncio.sleep(0.01)
+            b.ports.unheard.clear()
+            while b.ports.received.empty():
+                a.peers.send(b.id, _heartbeat(2))
+                await asyncio.sleep(0.01)
+        assert await a.peers.link_to(b.address).connect(DEADLINE_S) is connection
+
+
+async def test_a_peer_that_loses_its_voter_right_is_not_heard_any_more() -> None:
+    async with nodes(2) as (a, b):
+        a.peers.learn(b.address)
+        a.peers.send(b.id, _heartbeat(1))
+        await _soon(b.ports.received)
+        b.ports.unheard.add(a.id)
+        a.peers.send(b.id, _heartbeat(2))
+        assert (await _soon(b.ports.lost))[0] == a.id
+        assert b.ports.received.empty()
+        b.ports.unheard.clear()
+        async with asyncio.timeout(DEADLINE_S):
+            while b.ports.received.empty():
+                a.peers.send(b.id, _heartbeat(3))
+                await asyncio.sleep(0.01)
 
 
 # --- blobs and logs --------------------------------------------------------------------------------------------------
