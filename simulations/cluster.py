@@ -9,7 +9,8 @@ from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import Record
 from hivenode.errors import Code, HiveError
 from hivenode.pool.commands import Reply
-from hivenode.runtime.departures import CONFIRMS_DEPARTURE, removal
+from hivenode.pool.records import WayOut
+from hivenode.runtime.departures import CONFIRMS_DEPARTURE, departure
 from simulations.calls import Failure, OnWritten, Write, Written
 from simulations.engine import SECOND
 
@@ -43,14 +44,14 @@ class Cluster:
             else:
                 done(result)
 
-        self._depart(removal(node_id), node_id, agreed, at_once=False)
+        self._depart(WayOut.REMOVED, node_id, agreed)
 
-    def _depart(self, command: Record, node_id: NodeId, done: OnWritten, *, at_once: bool) -> None:
+    def _depart(self, way: WayOut, node_id: NodeId, done: OnWritten) -> None:
         if self._departing:
             done(Failure(code=Code.OVERLOADED, text="another one departs"))
             return
         try:
-            self._steward.refuse_departure(node_id, at_once=at_once)
+            self._steward.refuse_departure(node_id, at_once=way is not WayOut.REMOVED)
         except HiveError as error:
             done(Failure(code=error.code, text=error.message))
             return
@@ -66,7 +67,7 @@ class Cluster:
                 result = Failure(code=Code(result.code), text=result.message)
             done(result)
 
-        self._propose(command, agreed)
+        self._propose(departure(node_id, way, self._replica.applied_index), agreed)
 
     def _make_room(self) -> None:
         """Lets another lead that is there, if one votes."""

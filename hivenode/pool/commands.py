@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from hivenode.encoding.node_record import Capabilities
 from hivenode.encoding.records import Record, RecordFamily
 from hivenode.errors import Code
-from hivenode.pool.records import AttemptOutcome, BlobRef, NodeRights, TaskSpec, TrustMode, UserRole
+from hivenode.pool.records import AttemptOutcome, BlobRef, NodeRights, TaskSpec, TrustMode, UserRole, WayOut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +354,24 @@ class RevokeNode(Record):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOutNode(Record):
+    """`RemoveNode`, `RevokeNode` or `DenyNode`, unless another node was taken out so since it was decided: OVERLOADED then.
+
+    Whoever decides sees who votes and answers, but not what an earlier leader let go by an entry that is not applied yet.
+    Reply: text = its id.
+
+    Args:
+        decided_at: index of the last entry that the deciding leader had applied.
+    """
+
+    KIND = 145
+    node_id: str
+    way: WayOut
+    reason: str
+    decided_at: int
+
+
 COMMANDS: Final = RecordFamily(
     CreateHive,
     RegisterUser,
@@ -384,6 +402,7 @@ COMMANDS: Final = RecordFamily(
     ApproveNode,
     DenyNode,
     RevokeNode,
+    TakeOutNode,
 )
 
 Command: TypeAlias = (
@@ -416,5 +435,6 @@ Command: TypeAlias = (
     | ApproveNode
     | DenyNode
     | RevokeNode
+    | TakeOutNode
 )
 """What `COMMANDS.decode` returns."""

@@ -30,6 +30,7 @@ _PRIMARY = (
     keys.NODES,
     keys.REMOVED_NODES,
     keys.REMOVED_AT,
+    keys.TAKEN_OUT,
     keys.TRUST,
     keys.JOIN_TOKENS,
     keys.APPROVALS,

@@ -7,12 +7,14 @@ Rules
 3. An approval waits for its node for `APPROVAL_MS`, and is used up by its admission. For a node that is in it counts at once.
 4. A node that was denied or revoked is kept out, with whatever log, until it is approved.
 5. Rights only grow. Who shall have fewer is revoked, and may come back.
+6. Who is taken out by a leader's decision goes only if nobody went so since: two that are let go by two leaders, neither of which
+   knows of the other's entry, may be one too many. Entries of before this rule are applied as ever, and do not count.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+from typing import Final, assert_never
 
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import SignedNodeRecord, open_record
@@ -20,10 +22,19 @@ from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError, ensure
 from hivenode.pool import dissolving, keys, nodes, validation
-from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, RemoveNode, Reply, RevokeNode, SetTrust
+from hivenode.pool.commands import (
+    ApproveNode,
+    CreateJoinToken,
+    DenyNode,
+    RemoveNode,
+    Reply,
+    RevokeNode,
+    SetTrust,
+    TakeOutNode,
+)
 from hivenode.pool.context import DONE, Context, bump, count, done
 from hivenode.pool.events import NodeChanged, NodeRevoked
-from hivenode.pool.records import ApprovalRecord, JoinTokenRecord, NodeKind, NodeRights, TrustMode
+from hivenode.pool.records import ApprovalRecord, JoinTokenRecord, NodeKind, NodeRights, TrustMode, WayOut
 
 TOKENS_MAX: Final = 64
 """Tokens that have not expired; one is good for any number of machines."""
@@ -125,6 +136,24 @@ def revoke_node(ctx: Context, command: RevokeNode) -> Reply:
     _keep_out(ctx, command.node_id)
     nodes.remove_node(ctx, RemoveNode(node_id=command.node_id, reason=command.reason))
     ctx.events.append(NodeRevoked(node_id=command.node_id))
+    return done(text=command.node_id)
+
+
+def take_out_node(ctx: Context, command: TakeOutNode) -> Reply:
+    """A node goes as it was decided, unless another one went since then. Reply: text = its id."""
+    validation.check_number("log index", command.decided_at)
+    if count(ctx.view, keys.TAKEN_OUT) > command.decided_at:
+        raise HiveError(Code.OVERLOADED, "Another node was taken out at the same time; ask again in a moment.")
+    match command.way:
+        case WayOut.REMOVED:
+            nodes.remove_node(ctx, RemoveNode(node_id=command.node_id, reason=command.reason))
+        case WayOut.REVOKED:
+            revoke_node(ctx, RevokeNode(node_id=command.node_id, reason=command.reason))
+        case WayOut.DENIED:
+            deny_node(ctx, DenyNode(node_id=command.node_id))
+        case _:
+            assert_never(command.way)
+    ctx.view.put(keys.TAKEN_OUT, keys.number(ctx.index))
     return done(text=command.node_id)
 
 

@@ -18,6 +18,7 @@ than 511 bytes, which is LMDB's limit.
 | `REMOVED_NODES` | node | the incarnation with which it was removed |
 | `REMOVED_AT` | node | log index of its removal |
 | `REMOVED_ORDER` | log index, node | |
+| `TAKEN_OUT` | | log index of the last `TakeOutNode` that was not refused |
 | `TRUST` | | the hive's TrustMode, when it is not `lan` |
 | `JOIN_TOKENS` | hash of its public key | JoinTokenRecord |
 | `APPROVALS` | node | ApprovalRecord, of a node that is not in yet |
@@ -62,6 +63,7 @@ FOREIGN_COUNTS: Final = b"f"
 REMOVED_NODES: Final = b"G"
 REMOVED_AT: Final = b"i"
 REMOVED_ORDER: Final = b"I"
+TAKEN_OUT: Final = b"l"
 TRUST: Final = b"m"
 JOIN_TOKENS: Final = b"k"
 APPROVALS: Final = b"v"
@@ -100,6 +102,7 @@ TABLES: Final = (
     REMOVED_NODES,
     REMOVED_AT,
     REMOVED_ORDER,
+    TAKEN_OUT,
     TRUST,
     JOIN_TOKENS,
     APPROVALS,

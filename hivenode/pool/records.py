@@ -85,6 +85,18 @@ class TrustMode(Enum):
 
 
 @unique
+class WayOut(Enum):
+    """How a node goes out of the hive."""
+
+    REMOVED = "removed"
+    """Its vote counts, and it is heard, until the configuration is without it."""
+    REVOKED = "revoked"
+    """It is not heard any more, and kept out until it is approved."""
+    DENIED = "denied"
+    """The same for one that was removed, and whose vote may still count."""
+
+
+@unique
 class AttemptOutcome(Enum):
     """How an attempt ended, as its worker saw it."""
 

@@ -76,6 +76,7 @@ from hivenode.pool.commands import (
     StopTask,
     SubmitTask,
     Sweep,
+    TakeOutNode,
     Transfer,
     UnregisterNode,
 )
@@ -199,5 +200,7 @@ def _dispatch(ctx: Context, command: Command) -> Reply:
             return joining.deny_node(ctx, command)
         case RevokeNode():
             return joining.revoke_node(ctx, command)
+        case TakeOutNode():
+            return joining.take_out_node(ctx, command)
         case _:
             assert_never(command)

@@ -75,6 +75,7 @@ NUMBERS: Final[dict[str, Bound]] = {
     "attempts": Bound(1, 16, "attempts"),
     "port": Bound(0, 65_535, "as a port"),
     "sequence": Bound(0, (1 << 63) - 1, "as a sequence number"),
+    "log index": Bound(0, (1 << 63) - 1, "as a log index"),
     "exit code": Bound(-(1 << 31), (1 << 32) - 1, "as an exit code"),
     "blob size": Bound(0, 1 << 40, "bytes"),
 }

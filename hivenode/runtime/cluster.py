@@ -33,13 +33,14 @@ from hivenode.encoding.join_token import (
     write_token,
 )
 from hivenode.encoding.node_record import NODE_ID_CHARACTERS, NodeId
+from hivenode.encoding.records import Record
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError
 from hivenode.identity import identity_of
 from hivenode.pool import queries
 from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode
-from hivenode.pool.records import NodeKind, NodeRights
-from hivenode.runtime.departures import CONFIRMS_DEPARTURE, removal, revocation
+from hivenode.pool.records import NodeKind, NodeRights, WayOut
+from hivenode.runtime.departures import CONFIRMS_DEPARTURE, departure
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
 from hivenode.runtime.ports import (
@@ -93,7 +94,9 @@ class HiveCluster:
         self._desk = desk
         self._gone = False
         self._departures = asyncio.Lock()
-        """From the question whether the hive can do without a node to the entry by which it is out: one at a time."""
+        """From the question whether the hive can do without a node to the entry by which it is out: one at a time.
+
+        It spares the second of two a refusal; that the two are not decided on the same state is the entry's to see to."""
 
     # --- what the owner asks ---------------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class HiveCluster:
             going = self._resolve(replica, order.node) if leaving else None
             if going != self._local.node_id:
                 return await self.carry_out(order, deadline_s)
-            self._refuse_departure(order, self._local.node_id)
+            self._refuse_departure(replica, order, self._local.node_id)
             await self._make_room(replica, deadline_s)
         leader = await self._local.leader(deadline_s)
         return await self._peers.manage_hive(leader, order, deadline_s)
@@ -235,29 +238,35 @@ class HiveCluster:
                 await self._hand_over(replica, self._voter_of(replica, node))
             case ClusterAction.REVOKE:
                 async with self._departures:
-                    await self._see_off(replica, order, node, deadline_s)
-                    accepted(await replica.propose(revocation(node), deadline_s=deadline_s))
+                    decided_at = await self._see_off(replica, order, node, deadline_s)
+                    revoke = departure(node, WayOut.REVOKED, decided_at)
+                    accepted(await replica.propose(revoke, deadline_s=deadline_s))
                 _log.warning("node revoked", node=node)
             case ClusterAction.REMOVE:
                 async with self._departures:
-                    await self._see_off(replica, order, node, deadline_s)
+                    decided_at = await self._see_off(replica, order, node, deadline_s)
                     was_member = self._is_member(replica, node)
-                    await self._take_off_list(replica, node, deadline_s)
+                    remove = departure(node, WayOut.REMOVED, decided_at)
+                    accepted(await replica.propose(remove, deadline_s=deadline_s))
+                _log.info("node removed", node=node)
                 if was_member:
                     await self._await_departure(replica, node, deadline_s)
         return ClusterAnswer(node=node)
 
-    async def _see_off(self, replica: Replica, order: ClusterOrder, node: NodeId, deadline_s: float) -> None:
-        """Returns when the node may be taken out by this one. Raises INSUFFICIENT_RESOURCES, INVALID_ARGUMENT, NO_LEADER."""
-        self._refuse_departure(order, node)
+    async def _see_off(self, replica: Replica, order: ClusterOrder, node: NodeId, deadline_s: float) -> int:
+        """Returns when the node may be taken out by this one; as `_refuse_departure`. Raises INVALID_ARGUMENT, NO_LEADER, too."""
+        decided_at = self._refuse_departure(replica, order, node)
         if node == self._local.node_id:
             await self._make_room(replica, deadline_s)
             raise HiveError(Code.NO_LEADER, "the leader handed over before it goes; ask again")
+        return decided_at
 
-    def _refuse_departure(self, order: ClusterOrder, node: NodeId) -> None:
+    def _refuse_departure(self, replica: Replica, order: ClusterOrder, node: NodeId) -> int:
+        """The last entry that was applied when it was decided that the node may go. Raises INSUFFICIENT_RESOURCES, OVERLOADED."""
         keeper = self._keeper()
         if keeper is not None:
             keeper.refuse_departure(node, at_once=order.action is not ClusterAction.REMOVE)
+        return replica.applied_index
 
     async def _decide(self, replica: Replica, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         """About a machine that waits, or one that did: the whole id may name it before it has asked."""
@@ -268,18 +277,14 @@ class HiveCluster:
             raise HiveError(Code.NODE_NOT_FOUND, f"no machine that waits begins with {order.node[:64]}")
         node = waiting[0] if waiting else NodeId(order.node)
         approves = order.action is ClusterAction.APPROVE
-        command = ApproveNode(node_id=node, rights=order.rights) if approves else DenyNode(node_id=node)
+        command: Record = ApproveNode(node_id=node, rights=order.rights) if approves else DenyNode(node_id=node)
         async with self._departures:
             if not approves and self._is_member(replica, node):
                 # One that was removed, and whose vote still counts: it is not heard any more from then on.
-                self._refuse_departure(order, node)
+                command = departure(node, WayOut.DENIED, self._refuse_departure(replica, order, node))
             accepted(await replica.propose(command, deadline_s=deadline_s))
         _log.warning("a machine was approved" if approves else "a machine was denied", node=node)
         return ClusterAnswer(node=node)
-
-    async def _take_off_list(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
-        accepted(await replica.propose(removal(node), deadline_s=deadline_s))
-        _log.info("node removed", node=node)
 
     async def _await_departure(self, replica: Replica, node: NodeId, deadline_s: float) -> None:
         """Returns when a member can do no more harm by ending than one that was never there. Raises OUTCOME_UNKNOWN."""

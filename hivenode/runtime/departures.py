@@ -7,7 +7,8 @@ from typing import Final
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.membership.voters import Place, VoterPolicyInput, departure_refusal
-from hivenode.pool.commands import RemoveNode, RevokeNode, Sweep
+from hivenode.pool.commands import Sweep, TakeOutNode
+from hivenode.pool.records import WayOut
 
 CONFIRMS_DEPARTURE: Final = Sweep(keep_tasks_ms=0, rows_max=0)
 """Agreed on after the configuration is without a node, and before its daemon may end. Refused, since it sweeps nothing.
@@ -16,14 +17,20 @@ Whoever has this entry on disk has it there too that the change before it is com
 would count the vote of a daemon that has ended."""
 
 
-def removal(node: NodeId) -> RemoveNode:
-    """Takes a node off the hive's list; its vote counts until the configuration is without it."""
-    return RemoveNode(node_id=node, reason="The node was taken out of the hive.")
+_REASONS: Final = {
+    WayOut.REMOVED: "The node was taken out of the hive.",
+    WayOut.REVOKED: "The node is not trusted any more.",
+    WayOut.DENIED: "",
+}
 
 
-def revocation(node: NodeId) -> RevokeNode:
-    """The same for a node that is not heard any more from then on."""
-    return RevokeNode(node_id=node, reason="The node is not trusted any more.")
+def departure(node: NodeId, way: WayOut, decided_at: int) -> TakeOutNode:
+    """Takes a node out, unless another one went since `refuse_departure` was asked with `decided_at` as the last entry applied.
+
+    A leader that loses its place in between, or whose caller does, and the next one would else let go two of which the hive can
+    do without either alone.
+    """
+    return TakeOutNode(node_id=node, way=way, reason=_REASONS[way], decided_at=decided_at)
 
 
 def refuse_departure(given: VoterPolicyInput, node: NodeId, *, is_joint: bool, at_once: bool) -> None:

@@ -36,11 +36,22 @@ from hivenode.pool.commands import (
     StopTask,
     SubmitTask,
     Sweep,
+    TakeOutNode,
     Transfer,
     UnregisterNode,
 )
 from hivenode.pool.placement import LiveNode, plan
-from hivenode.pool.records import AttemptOutcome, BlobRef, Needs, NodeRights, Priority, TaskSpec, TrustMode, UserRole
+from hivenode.pool.records import (
+    AttemptOutcome,
+    BlobRef,
+    Needs,
+    NodeRights,
+    Priority,
+    TaskSpec,
+    TrustMode,
+    UserRole,
+    WayOut,
+)
 from hivenode.pool.state_machine import Applied, apply
 from simulations.views import MemoryView
 from tests.unit.pool.driver import (
@@ -146,6 +157,13 @@ any_command: st.SearchStrategy[Record] = st.one_of(
     st.builds(ApproveNode, node_id=node_ids, rights=st.sampled_from(NodeRights)),
     st.builds(DenyNode, node_id=node_ids),
     st.builds(RevokeNode, node_id=node_ids, reason=st.text(max_size=3)),
+    st.builds(
+        TakeOutNode,
+        node_id=node_ids,
+        way=st.sampled_from(WayOut),
+        reason=st.text(max_size=3),
+        decided_at=st.sampled_from((-1, 0, 5, 1_000)),
+    ),
     st.builds(Sweep, keep_tasks_ms=st.sampled_from((-1, 0, 1_000)), rows_max=st.sampled_from((0, 1, 100))),
 )
 

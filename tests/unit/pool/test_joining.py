@@ -8,7 +8,7 @@ import pytest
 
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code
-from hivenode.pool import invariants, joining, queries
+from hivenode.pool import invariants, joining, keys, queries
 from hivenode.pool import nodes as node_rules
 from hivenode.pool.commands import (
     AdmitNode,
@@ -18,10 +18,11 @@ from hivenode.pool.commands import (
     RemoveNode,
     RevokeNode,
     SetTrust,
+    TakeOutNode,
 )
 from hivenode.pool.dissolving import is_virgin
 from hivenode.pool.events import AttemptRevoked, NodeChanged, NodeRemoved, NodeRevoked
-from hivenode.pool.records import NodeRights, TaskState, TrustMode
+from hivenode.pool.records import NodeRights, TaskState, TrustMode, WayOut
 from tests.unit.pool.driver import Hive, node_id, signed_record
 
 HOUR_MS = 3_600_000
@@ -146,6 +147,50 @@ def test_a_revoked_node_loses_its_attempts_and_comes_back_by_approval_alone() ->
     hive.do(ApproveNode(node_id=node, rights=NodeRights.WORKER))
     hive.do(AdmitNode(signed_record=encode_record(signed_record(1, sequence=6)), rights=NodeRights.WORKER))
     invariants.check(hive.view)
+
+
+def _take_out(number: int, way: WayOut, decided_at: int) -> TakeOutNode:
+    return TakeOutNode(node_id=node_id(number), way=way, reason="", decided_at=decided_at)
+
+
+@pytest.mark.parametrize("second", WayOut)
+@pytest.mark.parametrize("first", WayOut)
+def test_nobody_is_taken_out_by_a_decision_of_before_another_went(first: WayOut, second: WayOut) -> None:
+    hive = Hive()
+    for number in (1, 2):
+        hive.node(number)
+    for number, way in ((1, first), (2, second)):
+        if way is WayOut.DENIED:
+            hive.do(RemoveNode(node_id=node_id(number), reason=""))
+    decided_at = len(hive.log)
+    hive.do(_take_out(1, first, decided_at))
+    hive.refused(_take_out(2, second, decided_at), Code.OVERLOADED)
+    hive.do(_take_out(2, second, len(hive.log)))
+    for number, way in ((1, first), (2, second)):
+        assert queries.node(hive.view, node_id(number)) is None
+        assert node_rules.is_denied(hive.view, node_id(number)) is (way is not WayOut.REMOVED)
+    invariants.check(hive.view)
+
+
+def test_a_decision_that_was_refused_holds_up_no_other() -> None:
+    hive = Hive()
+    hive.node(1)
+    decided_at = len(hive.log)
+    hive.refused(_take_out(2, WayOut.REMOVED, decided_at), Code.NODE_NOT_FOUND)
+    hive.refused(_take_out(1, WayOut.REMOVED, -1), Code.INVALID_ARGUMENT)
+    hive.do(_take_out(1, WayOut.REVOKED, decided_at))
+    assert hive.event(NodeRevoked).node_id == node_id(1)
+
+
+def test_entries_of_before_decisions_were_told_are_applied_as_ever() -> None:
+    hive = Hive()
+    for number in (1, 2, 3):
+        hive.node(number)
+    decided_at = len(hive.log)
+    hive.do(RemoveNode(node_id=node_id(1), reason=""))
+    assert hive.view.get(keys.TAKEN_OUT) is None
+    hive.do(_take_out(2, WayOut.REMOVED, decided_at))
+    hive.do(RevokeNode(node_id=node_id(3), reason=""))
 
 
 def test_removals_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
