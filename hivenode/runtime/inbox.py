@@ -12,9 +12,14 @@ from hivenode.encoding.records import Record
 from hivenode.pool.commands import Reply
 from hivenode.runtime.stores import PreparedState
 
-GATHER_MS: Final = 5
-"""While earlier proposals are being agreed on, later ones gather for one append and one fsync, and no longer than this: a round
-costs a leader some milliseconds of work however many proposals it carries, and a follower far away must not hold up the next."""
+QUIET_MS: Final = 4
+"""While earlier proposals are being agreed on, or many come, they gather for one append and one fsync until none has come for so
+long: a round costs all members some milliseconds of work however many proposals it carries. A call takes a busy leader half a
+millisecond before it is proposed, so that calls which were answered together, and whose callers ask again, come together."""
+GATHER_MS: Final = 30
+"""None waits longer than this for others: a follower far away must not hold up the next round."""
+CROWD: Final = 4
+"""So many in a round are many; fewer gain less from a common round than they lose by waiting for each other."""
 GATHERED_MAX: Final = 256
 """So many are enough for one append."""
 
@@ -60,22 +65,39 @@ class Inbox:
     messages: deque[Message] = field(default_factory=deque)
     proposals: deque[Proposal] = field(default_factory=deque)
     proposed_ms: int = 0
-    """When the oldest of these came."""
+    latest_ms: int = 0
+    """When the oldest and the newest of these came."""
+    crowd: int = 0
+    """How many a round carried lately; what is long ago counts for less."""
     signals: deque[LeaderLost | Transfer] = field(default_factory=deque)
     fetched: Fetched | None = None
 
     def propose(self, proposal: Proposal, now_ms: int) -> bool:
         """Puts a proposal in; returns whether the replica has to look: for the first, and when there are enough."""
         self.proposals.append(proposal)
+        self.latest_ms = now_ms
         if len(self.proposals) == 1:
             self.proposed_ms = now_ms
         return len(self.proposals) in (1, GATHERED_MAX)
 
-    def has_gathered(self, now_ms: int) -> bool:
-        """Whether the proposals that wait are appended although earlier ones are still being agreed on."""
-        return len(self.proposals) >= GATHERED_MAX or now_ms >= self.proposed_ms + GATHER_MS
+    def gathered(self, now_ms: int, *, idle: bool) -> int:
+        """How many of the proposals that wait are appended now: all or none.
+
+        Args:
+            idle: no earlier ones are being agreed on.
+        """
+        number = len(self.proposals)
+        alone = idle and self.crowd < CROWD
+        if not number or not (alone or number >= GATHERED_MAX or now_ms >= self._gathered_ms):
+            return 0
+        self.crowd = max(number, self.crowd - 1 - self.crowd // 8)
+        return number
+
+    @property
+    def _gathered_ms(self) -> int:
+        return min(self.proposed_ms + GATHER_MS, self.latest_ms + QUIET_MS)
 
     @property
     def deadline_ms(self) -> int | None:
-        """When the proposals that wait have gathered at the latest; None when none do."""
-        return self.proposed_ms + GATHER_MS if self.proposals else None
+        """When the proposals that wait have gathered, if no other comes; None when none do."""
+        return self._gathered_ms if self.proposals else None

@@ -3,8 +3,8 @@
 Rules:
 - One asyncio task owns the core. Everybody else puts something into its bounded inbox and wakes it.
 - The order of effects is the one that `Ready` states: a leader's messages, then the fsync, then the messages that speak for
-  it. What is committed is applied meanwhile. What is proposed while earlier proposals are being agreed on gathers for a
-  moment, and shares one append and one fsync (group commit).
+  it. What is committed is applied meanwhile. What is proposed while earlier proposals are being agreed on, or many come,
+  gathers for a moment, and shares one append and one fsync (group commit).
 - A disk that takes its time deposes nobody: while it writes, time goes on, messages are heard, and what speaks for nothing
   that is being written goes out (heartbeats, their answers, rounds of reads). A leader whose disk is full, or takes nothing for
   `STALLED_TIMEOUTS` election timeouts, hands over, since it can answer for nothing. So does one that can apply nothing, because
@@ -425,9 +425,8 @@ class Replica:
                     self._transfer(to)
                 case _:
                     assert_never(signal)
-        if not self._agreeing or inbox.has_gathered(now_ms):
-            while inbox.proposals:
-                self._append(inbox.proposals.popleft())
+        for _ in range(inbox.gathered(now_ms, idle=not self._agreeing)):
+            self._append(inbox.proposals.popleft())
         self._reads.ask(now_ms)
 
     def _step_fetched(self) -> None:
