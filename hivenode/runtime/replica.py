@@ -15,9 +15,9 @@ Rules:
 - The log is compacted up to what the agreed state has synced, but for a tail. A member that needs more gets a snapshot: it is
   made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write. A copy of
   the state that is being made then, which may take minutes, holds nothing back: it goes on with the state that it began with.
-- What a thread does with the disk goes on when nobody waits for it any more. So flushes and copies are tasks of the replica,
-  which no caller can break off, and `run` ends after the last of them. Copies, and the unpacking of what was fetched, are told to
-  end then, since each may take minutes.
+- What a thread does with the disk goes on when nobody waits for it any more. So flushes and copies (`state_writing`) are tasks of
+  the replica, which no caller can break off, and `run` ends after the last of them. Copies, and the unpacking of what was
+  fetched, are told to end then, since each may take minutes.
 
 | this member | propose | read_barrier |
 |---|---|---|
@@ -29,10 +29,10 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor
 from random import Random
-from typing import Any, Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 import structlog
 
@@ -64,8 +64,10 @@ from hivenode.pool.state_machine import apply
 from hivenode.runtime.copies import QuorumCopies, SecondCopies, acknowledged_copies, has_one_voter, quorum_size
 from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Transfer
 from hivenode.runtime.log_writing import LogWriting
+from hivenode.runtime.own_work import OwnWork
 from hivenode.runtime.reads import READ_RETRY_MS, Read, Reads
-from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher, encode_ref
+from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher
+from hivenode.runtime.state_writing import StateWriting
 from hivenode.runtime.stores import (
     CompactionBounds,
     LogBase,
@@ -81,10 +83,6 @@ INBOX_MESSAGES_MAX: Final = 8_192
 """Raft messages that wait; more are dropped, as a network would."""
 PROPOSALS_MAX: Final = 4_096
 """Proposals that wait or are being agreed on; one more is refused with OVERLOADED."""
-FLUSH_DELAY_S: Final = 0.1
-"""Agreed state is written this long after its first change: a crash then replays a tenth of a second of log."""
-DISK_RETRY_S: Final = 1.0
-"""A write of agreed state that failed for want of space is tried again this often."""
 STALLED_TIMEOUTS: Final = 2
 """A disk that takes nothing for so many times the longest election timeout is given up: an SSD's garbage collection and most
 hiccups of a network disk are over by then, and callers do not wait much longer than for an election."""
@@ -94,8 +92,6 @@ DIGEST_EVERY: Final = 1_024
 """Entries between two comparisons of the members' states; the same at all members."""
 
 _log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 class Replica:
@@ -134,9 +130,7 @@ class Replica:
         self._log = log
         self._state = state
         self._snapshots = snapshots
-        self._compaction = compaction or CompactionBounds()
         self._digest_every = digest_every
-        self._writer = writer
         self._send = send
         self._verify = verify
         self._clock_ms = clock_ms
@@ -145,12 +139,21 @@ class Replica:
         self._raw = RawNode(config, log, rng, clock_ms(), state.applied_index)
         self._inbox = Inbox()
         self._wake = asyncio.Event()
+        self._work = OwnWork(self._wake.set)
         self.writing: Final = LogWriting(
             log,
             writer,
             wake=self._wake.set,
             stalled_ms=STALLED_TIMEOUTS * config.election_timeout_ms[1],
             clock_ms=clock_ms,
+        )
+        self.state_writing: Final = StateWriting(
+            log=log,
+            state=state,
+            snapshots=snapshots,
+            writer=writer,
+            compaction=compaction or CompactionBounds(),
+            work=self._work,
         )
         self._stopping = False
         self._leader: MemberId | None = None
@@ -161,15 +164,6 @@ class Replica:
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._conf_listeners: list[Callable[[], None]] = []
         self._digest_listeners: list[Callable[[int, bytes], None]] = []
-        self._flush_wanted = asyncio.Event()
-        self._flush_failed = False
-        self._flushing = asyncio.Lock()
-        self._copy_binds_log = False
-        """A copy is under way whose index the log must still reach back to."""
-        self._copy: asyncio.Task[MadeSnapshot] | None = None
-        self._making: asyncio.Task[None] | None = None
-        self._work: set[asyncio.Task[Any]] = set()
-        self._broken: BaseException | None = None
         self._copies = SecondCopies(config.election_timeout_ms[0])
         self._quorums = QuorumCopies()
         self._fetcher = SnapshotFetcher(
@@ -313,6 +307,16 @@ class Replica:
                         Code.NO_LEADER, "no leader answered: a majority of the voters cannot be reached; ask again"
                     ) from None
 
+    async def make_snapshot(self) -> MadeSnapshot:
+        """Copies the agreed state as of now, or a little later, into a file.
+
+        One copy at a time: all who call while one is made share the next. It is made to its end whoever still waits for it.
+
+        Raises:
+            HiveError: DISK_FULL; NOT_A_MEMBER while there is no state; SHUTTING_DOWN.
+        """
+        return await self.state_writing.make_snapshot()
+
     async def wait_for_leader(self, deadline_s: float) -> MemberId:
         """The leader, waiting for one. Raises NO_LEADER at the deadline."""
         try:
@@ -340,13 +344,13 @@ class Replica:
         Raises:
             InvariantError: agreed state is broken; the daemon must stop.
         """
-        flusher = self._begin(self._flush_behind(), "state flusher")
+        self.state_writing.start()
         must_campaign = born
         try:
             while not self._stopping:
-                if (broken := self._broken or self._fetcher.error) is not None:
+                if (broken := self._work.broken or self._fetcher.error) is not None:
                     raise broken
-                self._see_to_snapshot()
+                self.state_writing.see_to_snapshot()
                 self._hear()
                 self._step_fetched()
                 if self._raw.has_ready():
@@ -360,32 +364,15 @@ class Replica:
                     await self._sleep()
         finally:
             self._stopping = True
-            self._snapshots.end()
-            for waiting in (flusher, self._making):
-                if waiting is not None:
-                    waiting.cancel()
+            self.state_writing.end()
             await self._fetcher.aclose()
-            while self._work:
-                await asyncio.wait(self._work)
+            await self._work.wait()
             self._fail_all()
 
     async def stop(self) -> None:
         """Asks `run` to end; everything acknowledged is in the log already."""
         self._stopping = True
-        self._wake.set()
-
-    def _begin(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Work that nobody else breaks off: who waits for it does so behind a shield. What breaks in it, `run` raises."""
-        task = asyncio.create_task(work, name=name)
-        self._work.add(task)
-        task.add_done_callback(self._work_ended)
-        return task
-
-    def _work_ended(self, task: asyncio.Task[Any]) -> None:
-        self._work.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, HiveError):
-            self._broken = self._broken or error
+        self.state_writing.stop()
         self._wake.set()
 
     async def _sleep(self) -> None:
@@ -493,7 +480,7 @@ class Replica:
 
     def _is_vain(self, *, written: bool) -> bool:
         """Whether nobody waits for the disk any more. What may be under way in the log is waited for, unless all is broken."""
-        return self._broken is not None or (self._stopping and (written or self.writing.waits_for_room))
+        return self._work.broken is not None or (self._stopping and (written or self.writing.waits_for_room))
 
     def _show(self, now: Ready | Meanwhile) -> None:
         """Does what may be done at any time: who leads, messages that speak for nothing that is being written, reads."""
@@ -516,7 +503,7 @@ class Replica:
     def _go_on_meanwhile(self) -> None:
         """While the disk writes, or much is applied: time goes on, and what need not wait for it goes out."""
         self._hear()
-        if self.writing.stalled or (self._flush_failed and self._state.overfull):
+        if self.writing.stalled or self.state_writing.is_stuck:
             self._raw.disk_stalled()
         self._show(self._raw.meanwhile())
 
@@ -550,7 +537,7 @@ class Replica:
                 for told in self._digest_listeners:
                     told(entry.index, self._state.digest)
             self._settle(entry, reply)
-        self._flush_wanted.set()
+        self.state_writing.want_flush()
         self._tell_applied(tuple(events))
         if conf_changed:
             self._tell_leadership()
@@ -600,95 +587,7 @@ class Replica:
         for listener in tuple(self._conf_listeners):
             listener()
 
-    # --- writing behind --------------------------------------------------------------------------------------------
-
-    async def _flush_behind(self) -> None:
-        while True:
-            await self._flush_wanted.wait()
-            self._flush_wanted.clear()
-            if not self._state.overfull:
-                await asyncio.sleep(FLUSH_DELAY_S)
-            try:
-                await asyncio.shield(self._begin(self._flush(), "state flush"))
-            except HiveError as error:
-                _log.error("the agreed state cannot be written; the log has it all", reason=error.message)
-                await asyncio.sleep(DISK_RETRY_S)
-                self._flush_wanted.set()
-
-    async def _flush(self) -> None:
-        """Part of a task of the replica. Raises DISK_FULL with nothing written."""
-        loop = asyncio.get_running_loop()
-        async with self._flushing:
-            batch = self._state.begin_flush()
-            try:
-                await loop.run_in_executor(self._writer, self._state.commit_flush, batch)
-            except HiveError:
-                self._state.abandon_flush()
-                self._flush_failed = True
-                raise
-            self._state.end_flush()
-            self._flush_failed = False
-            await self._compact(loop, batch.applied_index)
-
-    async def _compact(self, loop: asyncio.AbstractEventLoop, flushed_index: int) -> None:
-        """Drops what nobody needs."""
-        index = self._log.compactable(self._compaction, flushed_index)
-        if not index or self._copy_binds_log:
-            return
-        await loop.run_in_executor(self._writer, self._state.sync)
-        self._log.begin_compaction(index)
-        try:
-            await loop.run_in_executor(self._writer, self._log.compact)
-        except HiveError as error:
-            _log.error("the log is not compacted; it is tried again", reason=error.message)
-
     # --- snapshots -------------------------------------------------------------------------------------------------
-
-    async def make_snapshot(self) -> MadeSnapshot:
-        """Copies the agreed state as of now, or a little later, into a file.
-
-        One copy at a time: all who call while one is made share the next. It is made to its end whoever still waits for it.
-
-        Raises:
-            HiveError: DISK_FULL; NOT_A_MEMBER while there is no state; SHUTTING_DOWN.
-        """
-        if not self._state.applied_index:
-            raise HiveError(Code.NOT_A_MEMBER, "this node has no agreed state yet")
-        if self._copy is not None and not self._copy.done():
-            # It may be of an earlier moment than this call.
-            await asyncio.wait((self._copy,))
-        if self._stopping:
-            raise HiveError(Code.SHUTTING_DOWN, "this node is shutting down; ask another one")
-        if self._copy is None or self._copy.done():
-            self._copy = self._begin(self._copy_state(), "snapshot copy")
-        return await asyncio.shield(self._copy)
-
-    async def _copy_state(self) -> MadeSnapshot:
-        # Also when nothing is dirty: the last entries may have written nothing, or what they wrote be under way to the disk.
-        await self._flush()
-        self._copy_binds_log = True
-        try:
-            made = await asyncio.get_running_loop().run_in_executor(None, self._snapshots.make)
-            if self._copy_binds_log and not self._stopping:
-                ensure(self._log.term(made.meta.index) == made.meta.term, "the agreed state is not of this log")
-                self._log.keep_snapshot(Snapshot(meta=made.meta, data=encode_ref(made.ref)))
-        finally:
-            self._copy_binds_log = False
-        _log.info("snapshot made", index=made.meta.index, size_bytes=made.ref.size_bytes)
-        return made
-
-    def _see_to_snapshot(self) -> None:
-        """Starts a copy when the core asked for one."""
-        if self._log.snapshot_wanted and (self._making is None or self._making.done()):
-            self._making = self._begin(self._make_for_others(), "snapshot for others")
-
-    async def _make_for_others(self) -> None:
-        """A follower needs one; the core asks for it again by itself."""
-        try:
-            await self.make_snapshot()
-        except HiveError as error:
-            _log.error("no snapshot can be made; it is tried again", reason=error.message)
-            await asyncio.sleep(DISK_RETRY_S)
 
     def _snapshot_failed(self, offer: SnapshotOffer) -> None:
         self._send(SnapshotStatus(to=offer.from_, from_=self.member_id, term=offer.term, ok=False))
@@ -703,7 +602,7 @@ class Replica:
         fetched = self._inbox.fetched
         if fetched is not None and fetched.stepped:
             self._inbox.fetched = None
-            self._begin(self._clear_away(fetched, self._snapshots.discard, fetched.prepared), "refused snapshot")
+            self._work.begin(self._clear_away(fetched, self._snapshots.discard, fetched.prepared), "refused snapshot")
 
     async def _clear_away(self, fetched: Fetched, remove: Callable[..., None], *arguments: PreparedState) -> None:
         """Beside the core: large files take a while to go. The fetcher prepares nothing before it is done."""
@@ -717,24 +616,23 @@ class Replica:
             raise InvariantError("the core installs a snapshot that was not fetched")
         folder = fetched.prepared.folder
         base = LogBase(index=snapshot.meta.index, term=snapshot.meta.term, state_folder=folder.name)
-        taking = self._begin(self._flushing.acquire(), "installation waits for a flush")
+        taking = self._work.begin(self.state_writing.hold(), "installation waits for a flush")
         try:
             while not taking.done():
                 if self._is_vain(written=True):
                     return False
                 self._go_on_meanwhile()
                 await self._sleep()
-            # None begins before the end of this, since it flushes first; one that is under way is of the log before.
-            self._copy_binds_log = False
+            self.state_writing.replaced()
             if not await self._persist(LogWrite(hard_state=ready.hard_state, entries=ready.entries, base=base)):
                 return False
             self._state.adopt(folder)
         finally:
             if not taking.cancel():
-                self._flushing.release()
+                self.state_writing.let_go()
         ensure(self._state.applied_index == base.index, "the adopted state is of another index than its snapshot")
         _log.info("snapshot installed", index=base.index)
         self._tell_applied((StateReplaced(index=base.index),))
         self._tell_leadership()
-        self._begin(self._clear_away(fetched, self._snapshots.retire), "replaced state")
+        self._work.begin(self._clear_away(fetched, self._snapshots.retire), "replaced state")
         return True

@@ -276,7 +276,7 @@ async def test_a_member_answers_while_a_snapshot_waits_for_a_flush(
             commit(flush)
 
         monkeypatch.setattr(member.state, "commit_flush", commit_late)
-        member.replica._flush_wanted.set()
+        member.replica.state_writing.want_flush()
         await until(flushing.is_set)
         await _falls_behind(member, leader)
         await until(lambda: copies.unpacked == 1)
