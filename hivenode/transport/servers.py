@@ -34,10 +34,11 @@ from hivenode.runtime.ports import (
     Tasks,
 )
 from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
+from hivenode.transport.connection_shares import ConnectionShares
 from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
-from hivenode.transport.limits import LIMITS, Limits
+from hivenode.transport.limits import LIMITS, ORIGIN_CONNECTIONS_SHARE, Limits
 from hivenode.transport.metadata import PEER_TICKET, value_of
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.peer_service import PeerServer
@@ -118,7 +119,8 @@ class ApiServer:
         tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms, limits.origin_tickets)
         self._admits = ports.admits
         self._node_calls = NodeCalls(ports.is_voter)
-        self._credentials = server_credentials(ports.certificate)
+        self._connections = ConnectionShares(max(1, limits.connections // ORIGIN_CONNECTIONS_SHARE))
+        self._credentials = server_credentials(ports.certificate, self._connections.accepted)
         self._router = Router(
             handlers={
                 **UserHandlers(ports.accounts, ports.machine_owner, ports.user_of).table(),
@@ -203,6 +205,7 @@ class ApiServer:
                 [self._router, self._peer_server.handler()],
                 self._credentials,
             )
+            self._connections.watch(split_address(self.peer_address)[1])
         except HiveError:
             await self.stop(0)
             raise
@@ -253,6 +256,7 @@ class ApiServer:
     async def stop(self, deadline_s: float) -> None:
         """Takes no more calls, lets those under way end for `deadline_s`, and closes."""
         self._peer_server.stopping()
+        self._connections.stop()
         for servicer in self._health:
             await servicer.enter_graceful_shutdown()
         await asyncio.gather(*(server.stop(deadline_s) for server in self._servers))

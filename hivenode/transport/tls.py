@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import grpc
 
@@ -36,9 +37,19 @@ def _context() -> ssl.SSLContext:
 _UNVERIFIED: Final = _context()
 
 
-def server_credentials(certificate: Certificate) -> grpc.ServerCredentials:
-    """For a port that shows this certificate. TLS 1.3 only (`hivenode.TLS12_SUITES`)."""
-    return grpc.ssl_server_credentials([(certificate.key_pem, certificate.pem)])
+def server_credentials(certificate: Certificate, accepted: Callable[[], None]) -> grpc.ServerCredentials:
+    """For a port that shows this certificate. TLS 1.3 only (`hivenode.TLS12_SUITES`).
+
+    Args:
+        accepted: told of each connection before anything of it is read, on a thread of gRPC's.
+    """
+    shown = grpc.ssl_server_certificate_configuration([(certificate.key_pem, certificate.pem)])
+
+    def same_certificate() -> Any:
+        accepted()
+        return None  # No other certificate: gRPC's stub does not say that it may be none.
+
+    return grpc.dynamic_ssl_server_credentials(shown, same_certificate)
 
 
 def channel_options(der: bytes) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, str], ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -60,9 +61,10 @@ class Http2:
 
 
 @contextlib.asynccontextmanager
-async def http2(address: str) -> AsyncIterator[Http2]:
-    """A connection in plain text that has said its preface."""
-    reader, writer = await asyncio.open_connection(*split_address(address))
+async def http2(address: str, tls: ssl.SSLContext | None = None, origin: str | None = None) -> AsyncIterator[Http2]:
+    """A connection that has said its preface: in plain text without `tls`, from the IP address `origin`."""
+    local = None if origin is None else (origin, 0)
+    reader, writer = await asyncio.open_connection(*split_address(address), ssl=tls, local_addr=local)
     made = Http2(reader, writer)
     writer.write(PREFACE)
     made.send(SETTINGS)
