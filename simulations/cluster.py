@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import Record
 from hivenode.errors import Code, HiveError
-from hivenode.pool.commands import Reply
-from hivenode.pool.records import WayOut
+from hivenode.pool.commands import ApproveNode, Reply
+from hivenode.pool.records import NodeRights, WayOut
 from hivenode.runtime.departures import CONFIRMS_DEPARTURE, departure
 from simulations.calls import Failure, OnWritten, Write, Written
 from simulations.engine import SECOND
@@ -31,7 +31,7 @@ class Cluster:
         self._engine = node.world.engine
         self._replica = replica
         self._steward = steward
-        self._departing = False
+        self.departing = False
         """From the question whether the hive can do without a node to the entry by which it is out: one at a time."""
 
     def remove(self, node_id: NodeId, done: OnWritten) -> None:
@@ -46,8 +46,19 @@ class Cluster:
 
         self._depart(WayOut.REMOVED, node_id, agreed)
 
+    def revoke(self, node_id: NodeId, done: OnWritten) -> None:
+        """Takes a machine out that is not trusted any more: it is not heard from then on."""
+        self._depart(WayOut.REVOKED, node_id, done)
+
+    def approve(self, node_id: NodeId, done: OnWritten) -> None:
+        """Gives a machine the right to vote, or lets one in again that was revoked."""
+        if self.departing:
+            done(Failure(code=Code.OVERLOADED, text="another one departs"))
+        else:
+            self._propose(ApproveNode(node_id=node_id, rights=NodeRights.VOTER), done)
+
     def _depart(self, way: WayOut, node_id: NodeId, done: OnWritten) -> None:
-        if self._departing:
+        if self.departing:
             done(Failure(code=Code.OVERLOADED, text="another one departs"))
             return
         try:
@@ -59,10 +70,10 @@ class Cluster:
             self._make_room()
             done(Failure(code=Code.NO_LEADER, text="the leader hands over before it goes"))
             return
-        self._departing = True
+        self.departing = True
 
         def agreed(result: Written) -> None:
-            self._departing = False
+            self.departing = False
             if isinstance(result, Reply) and result.refused:
                 result = Failure(code=Code(result.code), text=result.message)
             done(result)

@@ -14,7 +14,7 @@ from hivenode.encoding.records import Record
 from hivenode.membership.suspicion import Standing, Suspicion, SuspicionConfig
 from hivenode.pool import placement, queries
 from hivenode.pool.commands import AssignTask, EndAttempt, LoseAttempt, Reply, StartAttempt, Sweep
-from hivenode.pool.events import AttemptAssigned, AttemptClosed, AttemptRevoked, Event, TaskChanged
+from hivenode.pool.events import AttemptAssigned, AttemptClosed, AttemptRevoked, Event, NodeRevoked, TaskChanged
 from hivenode.pool.placement import LiveNode
 from hivenode.pool.records import TaskRecord, TaskState
 from hivenode.runtime.ports import (
@@ -249,6 +249,11 @@ class Coordinator:
                         session.known.discard(_key(event))
                         session.tell(CloseOrder(key=_key(event)))
                     self._wake()
+                case NodeRevoked():
+                    revoked = self._sessions.pop(NodeId(event.node_id), None)
+                    if revoked is not None:
+                        self._suspicion.reset(revoked.node)
+                        revoked.end()
                 case TaskChanged():
                     if event.state is TaskState.PENDING:
                         self._wake()

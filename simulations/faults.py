@@ -22,6 +22,7 @@ from simulations.engine import MS, SECOND
 from simulations.marks import Kind
 from simulations.network import Weather
 from simulations.node import Node
+from simulations.operator import Operator
 from simulations.world import World
 
 JUMP_MS_MAX: Final = 3_600_000
@@ -30,6 +31,10 @@ LOSS: Final = (20, 250)
 SLOWNESS: Final = (10, 200)
 NODES_MORE_MAX: Final = 2
 """Machines that join beyond those that the run began with."""
+TRUSTED_MIN: Final = 4
+"""An operator who revokes one of fewer has hardly a hive left."""
+REVOKED_MAX: Final = 2
+"""Machines that are kept out at one time."""
 LEAVE_LOOK_US: Final = 500 * MS
 REPLACE_LOOK_US: Final = 1 * SECOND
 APART_US: Final = 150 * SECOND
@@ -66,6 +71,7 @@ class Faults:
         self._added = 0
         self._doubted_us: dict[str, int] = {}
         self._apart_us: dict[str, int] = {}
+        self._operator = Operator(world)
         self.count = 0
 
     def _known(self) -> dict[str, Callable[[], None]]:
@@ -90,6 +96,8 @@ class Faults:
             "wipe": self._wipe,
             "join": self._join,
             "leave": self._leave,
+            "revoke": self._revoke,
+            "approve": self._approve,
         }
 
     def start(self) -> None:
@@ -113,6 +121,7 @@ class Faults:
     def stop(self) -> None:
         """No more faults; all that can be mended is."""
         self._stopped = True
+        self._operator.stop()
         self._engine.note("faults end")
         self._engine.mark(Kind.FAULT, text="(end of faults)")
         self.world.network.mend_all()
@@ -238,11 +247,17 @@ class Faults:
             other.member_id
             for other in self.world.alive()
             if other is not node
+            and not other.revoked
             and other.disk.log.last_index() >= status.last_index
             and not other.disk.log.damaged
             and not other.is_rotten
         }
-        return not status.conf.is_joint and 2 * len(status.conf.voters & having) > len(status.conf.voters)
+        departing = leader.cluster is not None and leader.cluster.departing
+        return (
+            not status.conf.is_joint
+            and not departing
+            and 2 * len(status.conf.voters & having) > len(status.conf.voters)
+        )
 
     def _copies_are_whole(self) -> bool:
         leader = self.world.leader()
@@ -253,6 +268,7 @@ class Faults:
         # Members that are gone, or that lack anything, leave no room for another loss.
         return (
             not status.conf.is_joint
+            and not self._operator.busy
             and len(status.conf.voters) >= 3
             and status.conf.members() == frozenset(current)
             and all(
@@ -346,13 +362,13 @@ class Faults:
         """A bit of agreed state flips; mostly in a row that is read and written all the time."""
         if self._copies_are_whole():
             node = self._any()
-            if node is not None:
+            if node is not None and not node.revoked:
                 node.flip_state(prefixes=HOT_ROWS if self._engine.chance(800) else (b"",))
 
     def _flip_log(self) -> None:
         if self._copies_are_whole():
             node = self._any()
-            if node is not None:
+            if node is not None and not node.revoked:
                 node.flip_log()
 
     def _clock(self) -> None:
@@ -400,7 +416,39 @@ class Faults:
     def _join(self) -> None:
         if len(self.world.present()) < self.world.settings.nodes + NODES_MORE_MAX:
             self._added += 1
-            self.world.add_node(f"m{self._added}").boot()
+            node = self.world.add_node(f"m{self._added}")
+            if self._engine.chance(500):
+                self.world.on_trial.add(node.name)
+            node.boot()
+
+    def _revoke(self) -> None:
+        """An operator does not trust a machine any more, which ends when it hears so, or goes on."""
+        nodes, leader = self.world.present(), self.world.leader()
+        kept_out = sum(node.revoked for node in self.world.nodes.values())
+        if leader is None or leader.replica is None or self._operator.busy:
+            return
+        if len(nodes) < TRUSTED_MIN or kept_out >= REVOKED_MAX:
+            return
+        going = nodes[self._engine.rng.randrange(len(nodes))]
+        if not going.leaving and queries.node(leader.replica.view, going.node_id) is not None:
+            self._operator.revoke(going, defiant=self._engine.chance(500))
+
+    def _approve(self) -> None:
+        """An operator gives a worker the right to vote, or lets a machine in again that it had revoked."""
+        leader = self.world.leader()
+        if leader is None or leader.replica is None or self._operator.busy:
+            return
+        conf, view = leader.replica.status().conf.members(), leader.replica.view
+        # A machine with an empty disk that the configuration still has would be one more that is lost.
+        inside = set(map(self.world.node_of, conf))
+        waiting = [node for node in self.world.nodes.values() if node.revoked and node.node_id not in inside]
+        for node in self.world.present():
+            entry = queries.node(view, node.node_id)
+            if entry is not None and entry.rights is NodeRights.WORKER and node.role.may_vote:
+                waiting.append(node)
+        if waiting:
+            chosen = waiting[self._engine.rng.randrange(len(waiting))]
+            (self._operator.let_in_again if chosen.revoked else self._operator.approve)(chosen)
 
     def _leave(self) -> None:
         """A machine's owner wants it back, whoever else is down: the hive lets it go when it can decide without it."""

@@ -49,6 +49,7 @@ from hivenode.pool.commands import AdmitNode, CreateHive, DissolveHive, Reply
 from hivenode.pool.dissolving import ADDRESSES_MAX, dissolved, is_virgin
 from hivenode.pool.events import Event as PoolEvent
 from hivenode.pool.events import HiveDissolved, NodeChanged, NodeRemoved, StateReplaced
+from hivenode.pool.nodes import is_denied
 from hivenode.pool.records import NodeKind, NodeRights
 from hivenode.runtime.admission import ASK_DEADLINE_S
 from hivenode.runtime.hive_end import DECIDE_DEADLINE_S, GRACE_S, SEEK_DEADLINE_S, SEEK_PAUSE_S, SOUGHT_MAX
@@ -440,6 +441,9 @@ class HiveLife:
         except DecodeError:
             answer(Failure(code=Code.PEER_REJECTED, text="the node record is not valid"))
             return
+        if is_denied(replica.view, joiner.node_id):
+            answer(Failure(code=Code.NODE_REMOVED, text="this node is kept out of the hive"))
+            return
         if queries.was_removed(replica.view, joiner.node_id, joiner.incarnation) and (
             self._world.member_of(joiner.node_id, joiner.incarnation) in replica.conf.members()
         ):
@@ -542,7 +546,7 @@ class HiveLife:
                 )
             )
 
-        rights = self._world.rights_of(joiner.role)
+        rights = self._world.rights_of(joiner)
         command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
         self._propose(replica, command, ADMIT_DEADLINE_S, agreed)
 
@@ -643,13 +647,16 @@ class HiveLife:
             return
 
         def told(result: Any) -> None:
-            if isinstance(result, Failure) and result.code is Code.NODE_REMOVED:
+            if isinstance(result, Failure) and result.code is Code.NODE_REMOVED and not self._node.defiant:
                 self._node.leave()
                 return
-            if isinstance(result, JoinOffer) and replica is not None and not replica.conf.voters:
+            if isinstance(result, JoinOffer) and self._may_come_to_vote(replica):
                 self._node.roster = result
                 leader_id = result.leader.node_id
                 self._node.vouch(leader_id, result.index, (leader_id, *result.voters))
+                if replica is None and result.voter_rights and self._node.replica is None:
+                    self._engine.note(f"{self._node.name} was given voter right")
+                    self._node.enter(holds_log=True)
                 self._later(LIGHT_REFRESH_S, self._tell_record_again)
                 return
             # A replica sees in the log that it is told; a light node has the leader's word.
@@ -657,6 +664,10 @@ class HiveLife:
                 self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
 
         self._ask_to_admit(self._node.address_of(leader), self._node.disk.log.hive_id, told)
+
+    def _may_come_to_vote(self, replica: Replica | None) -> bool:
+        """Whether it holds no log that grows, and may be given one. Of the rest the daemon asks again as well, to no effect."""
+        return self._node.role.may_vote if replica is None else not replica.conf.voters
 
     def _is_removed(self, replica: Replica) -> bool:
         return queries.was_removed(replica.view, self._node.node_id, self._node.disk.log.incarnation)

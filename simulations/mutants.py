@@ -25,14 +25,16 @@ from hivenode.ledger import chain
 from hivenode.ledger.accounts import TREASURY, user_account
 from hivenode.ledger.entries import EntryKind
 from hivenode.membership.suspicion import Suspicion
+from hivenode.membership.voters import VoterPolicyInput
 from hivenode.pool import attempts, keys, nodes, queries, requests, tasks, users
 from hivenode.pool.commands import ChangePassword, EndAttempt, LoseAttempt, RefreshSession, Reply, StartAttempt
 from hivenode.pool.context import Context
 from hivenode.pool.records import NodeRights, TaskRecord, TaskState
+from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.stores import LogWrite, MadeSnapshot
 from hivenode.storage.sealed_row import SEAL_BYTES
-from simulations import digests, disk, hive_life, scenarios
+from simulations import digests, disk, hive_life, scenarios, steward
 from simulations.checkers.linearizable import UndecidedError
 from simulations.checkers.violation import Violation
 from simulations.disk import LogDisk, StateDisk, StateImage
@@ -362,6 +364,33 @@ def removed_voter_unheard() -> Any:
     return _replaced(MemberGate, "takes_part", hard_of_hearing)
 
 
+def revoked_voter_heard() -> Any:
+    """Members hear a revoked machine for as long as the configuration has it, as one that its owner takes away."""
+    takes_part = MemberGate.takes_part
+
+    def lenient(self: MemberGate, node: Any) -> bool:
+        return node in self._members() or takes_part(self, node)
+
+    return _replaced(MemberGate, "takes_part", lenient)
+
+
+def revoked_at_any_time() -> Any:
+    """A voter is revoked as one is removed: the leader counts on its vote for taking its vote away."""
+
+    def rash(given: VoterPolicyInput, node: Any, *, is_joint: bool, at_once: bool) -> None:
+        refuse_departure(given, node, is_joint=is_joint, at_once=False)
+
+    return _replaced(steward, "refuse_departure", rash)
+
+
+def revoked_machine_let_in() -> Any:
+    """Nobody looks whether a machine that asks to be let in is kept out."""
+    stack = ExitStack()
+    stack.enter_context(_replaced(nodes, "refuse_denied", lambda view, node_id: None))
+    stack.enter_context(_replaced(hive_life, "is_denied", lambda view, node_id: False))
+    return stack
+
+
 def newcomers_unheard() -> Any:
     """A member that was away asks nobody who came meanwhile."""
     return _replaced(hive_life.HiveLife, "_ask_for_members", lambda self, replica: None)
@@ -451,6 +480,9 @@ ALL: Final[dict[str, Mutant]] = {
         probe_never_sent_again,
         joint_never_left,
         removed_voter_unheard,
+        revoked_voter_heard,
+        revoked_at_any_time,
+        revoked_machine_let_in,
         newcomers_unheard,
         old_state_outweighs_a_word,
         removed_voter_ends_at_once,

@@ -31,6 +31,8 @@ from hivenode.encoding.node_record import (
     sign_record,
 )
 from hivenode.errors import Code, InvariantError
+from hivenode.pool import queries
+from hivenode.pool.records import NodeKind
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import HEARD_MS
 from hivenode.runtime.ports import JoinOffer
@@ -106,6 +108,11 @@ class Node:
         self.left = False
         """It left the hive for good and is not started again."""
         self.leaving = False
+        """It is to go: its owner wants it back, or an operator does not trust it any more."""
+        self.revoked = False
+        """An operator revoked it, and has not approved it again."""
+        self.defiant = False
+        """Its daemon goes on when the hive says that it is out, as one that a thief runs."""
         self.tainted = False
         """Its agreed state is wrong with right checksums, or it has a snapshot of such a state."""
         self.broken = ""
@@ -473,7 +480,7 @@ class Node:
                 if self.replica is not None:
                     self.replica.fetcher.piece(self._as_it_arrives(payload))
             case DigestAsked():
-                if self.digests is not None:
+                if self.digests is not None and self.admits(self.world.nodes[source]):
                     self.digests.compare(source, payload)
             case DigestJudged():
                 if self.digests is not None:
@@ -484,6 +491,14 @@ class Node:
     def takes_part(self, other: Node) -> bool:
         """Whether this member hears what the other says of consensus, and gives it log and state."""
         return self._gate is not None and self._gate.takes_part(other.node_id)
+
+    def admits(self, other: Node) -> bool:
+        """As `LocalNode.admits`: whether this member of the hive takes calls of the other that only members may make."""
+        replica = self.replica
+        if replica is None:
+            return True
+        entry = queries.node(replica.view, other.node_id)
+        return (entry is not None and entry.kind is NodeKind.HIVE) or self.takes_part(other)
 
     def _hears(self, source: str) -> bool:
         """Whether a message of the core is taken; a peer that the agreed state does not know is asked about."""
@@ -661,6 +676,8 @@ class Node:
         replica = self.replica
         if replica is None or not replica.leads:
             answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
+        elif not self.admits(self.world.nodes[source]):
+            answer(Failure(code=Code.PERMISSION_DENIED, text="the node that brought this call is not in the hive"))
         else:
             self.serve(forward.request, forward.deadline_us, answer)
 

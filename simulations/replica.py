@@ -165,6 +165,7 @@ class Replica:
 
     def receive(self, message: Message) -> None:
         """A peer's message; dropped when too many wait."""
+        self._checks.heard(self._node, message.from_, self.applied_index)
         if isinstance(message, SnapshotOffer):
             self.fetcher.offered(message)
         elif len(self._messages) < INBOX_MESSAGES_MAX:

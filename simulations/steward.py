@@ -8,6 +8,7 @@ from hivenode.consensus import ConfChange, MemberId
 from hivenode.encoding.node_record import NodeId
 from hivenode.membership.voters import VoterPolicyInput, next_change
 from hivenode.pool import queries
+from hivenode.pool.nodes import is_denied
 from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.voter_picture import VoterPicture
 from simulations.calls import Write
@@ -42,9 +43,14 @@ class Steward:
         refuse_departure(self._seen(), node, is_joint=is_joint, at_once=at_once)
 
     def connected(self) -> set[NodeId]:
-        """Whose connection stands: that a process stands still shows by its silence alone."""
-        node = self._node
-        return {other.node_id for other in node.world.alive() if node.reaches(other)}
+        """Whose connection stands: that a process stands still shows by its silence alone.
+
+        One that has lost its disk has no hive, and proves itself for none; who was revoked is cut off.
+        """
+        node, view = self._node, self._replica.view
+        hive_id = node.disk.log.hive_id
+        present = (other for other in node.world.alive() if other.disk.log.hive_id == hive_id and node.reaches(other))
+        return {other.node_id for other in present if not is_denied(view, other.node_id)}
 
     def _look_again(self) -> None:
         self._node.at(self._engine.now_us + LOOK_US, self._look_again)

@@ -7,7 +7,7 @@ from random import Random
 from typing import Final, TextIO
 
 from hivenode.consensus import MemberId, RaftStatus, Role, Snapshot
-from hivenode.encoding.node_record import NodeId
+from hivenode.encoding.node_record import NodeId, NodeRecord
 from hivenode.encoding.node_record import Role as OwnersRole
 from hivenode.membership.voters import LEARNERS_MAX
 from hivenode.pool import queries
@@ -146,8 +146,8 @@ class World:
         self.corrupt_piece_per_mille = settings.corrupt_piece_per_mille
         """How often a bit of a snapshot's piece flips on its way to the file, until the faults end."""
         self.discovery_loss = settings.discovery_loss
-        self.unasked_rights: NodeRights | None = None
-        """With which rights machines come in from now on; None for as many as their owners let them have."""
+        self.on_trial: Final[set[str]] = set()
+        """The machines that come in as workers, until an operator gives them voter right."""
         self.doubtful_orders: Final[set[AttemptKey]] = set()
         """What leaders with flipped bits told workers to run."""
         self.tainted_files: Final[set[str]] = set()
@@ -172,10 +172,11 @@ class World:
     def new_hive_id(self) -> str:
         return f"{self.engine.rng.getrandbits(128):032x}"
 
-    def rights_of(self, role: OwnersRole) -> NodeRights:
-        """With which rights a machine comes in that its owner lets do so much."""
-        most = NodeRights.VOTER if role.may_vote else NodeRights.WORKER
-        return most if self.unasked_rights is None else self.unasked_rights
+    def rights_of(self, joiner: NodeRecord) -> NodeRights:
+        """With which rights a machine comes in."""
+        if self.names[joiner.node_id] in self.on_trial:
+            return NodeRights.WORKER
+        return NodeRights.VOTER if joiner.role.may_vote else NodeRights.WORKER
 
     def member_of(self, node_id: NodeId, incarnation: str) -> MemberId:
         """The Raft id of a node with one log."""
@@ -235,8 +236,8 @@ class World:
     # --- how things stand ------------------------------------------------------------------------------------------
 
     def present(self) -> list[Node]:
-        """The machines that belong to the hive or want to."""
-        return [node for node in self.nodes.values() if not node.left]
+        """The machines that belong to the hive or want to, and are not kept out."""
+        return [node for node in self.nodes.values() if not node.left and not node.revoked]
 
     def alive(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive]
@@ -247,7 +248,10 @@ class World:
         leading = [
             (node.replica.status().term, node.name)
             for node in self.alive()
-            if node.replica is not None and node.replica.role is Role.LEADER and node.disk.log.hive_id == hive_id
+            if node.replica is not None
+            and node.replica.role is Role.LEADER
+            and node.disk.log.hive_id == hive_id
+            and not node.revoked
         ]
         return self.nodes[max(leading)[1]] if leading else None
 

@@ -24,6 +24,7 @@ from hivenode.pool import invariants, queries
 from hivenode.pool.commands import COMMANDS, AdmitNode, AssignTask, EndAttempt, Envelope, Reply
 from hivenode.pool.records import TaskState
 from hivenode.runtime.ports import AttemptKey
+from simulations.checkers.revoked import RevokedChecker
 from simulations.checkers.violation import Violation, demand
 from simulations.signatures import signature_of
 from simulations.views import MemoryView
@@ -38,6 +39,7 @@ class AgreedChecker:
     """Told of every application on every replica."""
 
     def __init__(self) -> None:
+        self.revoked: Final = RevokedChecker()
         self.requests: dict[tuple[str, str], tuple[int, Reply]] = {}
         """By owner and key of a request: the index that first did it, and its reply."""
         self.first_applied_us: dict[int, int] = {}
@@ -108,6 +110,7 @@ class AgreedChecker:
         self._digests = {index: digest for index, digest in self._digests.items() if index <= last}
         self._ended = {task: ended for task, ended in self._ended.items() if ended[1] <= last}
         self._assigned = {key: index for key, index in self._assigned.items() if index <= last}
+        self.revoked.roll_back(last)
         return lost
 
     def compare(self, name: str, index: int, view: MemoryView) -> None:
@@ -126,7 +129,9 @@ class AgreedChecker:
         if envelope.request_key:
             self._request(envelope, entry.index, reply, repeated, now_us)
         if not reply.refused and not repeated:
-            self._attempt(COMMANDS.decode(envelope.command), view, entry.index)
+            command = COMMANDS.decode(envelope.command)
+            self._attempt(command, view, entry.index)
+            self.revoked.agreed(entry.index, command)
 
     def _request(self, envelope: Envelope, index: int, reply: Reply, repeated: bool, now_us: int) -> None:
         key = (envelope.request_owner, envelope.request_key)

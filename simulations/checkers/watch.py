@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from hivenode.consensus import ConfState, Entry, EntryKind, LogView, RaftStatus
+from hivenode.consensus import ConfState, Entry, EntryKind, LogView, MemberId, RaftStatus
 from hivenode.pool.commands import Reply
 from hivenode.runtime.ports import AttemptKey
 from simulations.checkers.agreed import AgreedChecker
@@ -57,6 +57,12 @@ class Watch:
         self.installs += 1
         self.consensus.installed(node.name, index, term)
         self.agreed.installed(node.name, index, view, conf, digest=view.chained_digest, tainted=node.tainted)
+
+    def heard(self, node: Node, member: MemberId, applied_index: int) -> None:
+        """A replica takes a message of the core; what a member whose memory went wrong does shows nothing."""
+        if self.agreed.revoked.any and not (node.tainted or node.is_rotten):
+            source = node.world.node_of(member)
+            self.agreed.revoked.heard(node.name, source, node.world.names[source], applied_index)
 
     def acknowledged(self, node: Node, entry: Entry, copies: int) -> None:
         self.copies.acknowledged(node, entry, copies)

@@ -51,6 +51,13 @@ from simulations.scenarios.members import (
     worker_is_given_voter_right_while_a_member_is_away,
     worker_reports_late,
 )
+from simulations.scenarios.trust import (
+    revoked_machine_comes_with_an_empty_disk,
+    revoked_machine_is_let_in_again,
+    revoked_voter_goes_on,
+    voter_is_revoked_while_another_is_down,
+    worker_is_given_voter_right,
+)
 
 Scenario = Callable[[int], str]
 
@@ -65,6 +72,11 @@ ALL: Final[dict[str, Scenario]] = {
         removed_voter_comes_to_lead,
         last_voter_forgets_that_the_other_left,
         worker_is_given_voter_right_while_a_member_is_away,
+        worker_is_given_voter_right,
+        voter_is_revoked_while_another_is_down,
+        revoked_machine_comes_with_an_empty_disk,
+        revoked_machine_is_let_in_again,
+        revoked_voter_goes_on,
         joint_change_behind_a_cut,
         voter_leaves_while_another_is_down,
         newcomers_lead_whom_a_member_never_met,

@@ -6,7 +6,7 @@ from hivenode.consensus import ConfChange
 from hivenode.encoding.node_record import NodeId
 from hivenode.pool import queries
 from hivenode.pool.commands import RemoveNode
-from hivenode.pool.records import NodeRights, TaskState
+from hivenode.pool.records import TaskState
 from simulations.calls import Write
 from simulations.checkers.violation import demand
 from simulations.engine import HOUR, MS, SECOND
@@ -238,8 +238,8 @@ def worker_is_given_voter_right_while_a_member_is_away(seed: int) -> str:
     """
     stage = Stage(seed, nodes=3)
     founder, (away, known) = stage.leader(), stage.voters()
-    stage.world.unasked_rights = NodeRights.WORKER
     newcomer = stage.world.add_node("m1")
+    stage.world.on_trial.add(newcomer.name)
     newcomer.boot()
 
     def worker_is_known() -> bool:
@@ -249,7 +249,7 @@ def worker_is_given_voter_right_while_a_member_is_away(seed: int) -> str:
     stage.until(worker_is_known, "all know the worker", WELL_US)
     away.crash(power=True)
     stage.command(RemoveNode(node_id=newcomer.node_id, reason="it comes back with voter right"))
-    stage.world.unasked_rights = None
+    stage.world.on_trial.clear()
     newcomer.wipe()
     newcomer.boot()
     stage.until(lambda: newcomer in stage.voters(), "the newcomer votes", 4 * WELL_US)

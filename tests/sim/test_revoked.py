@@ -1,0 +1,47 @@
+"""The checker of what an operator was promised of a revoked machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from hivenode.encoding.node_record import NodeId
+from hivenode.pool.commands import ApproveNode, RevokeNode, StartAttempt
+from hivenode.pool.records import NodeRights
+from simulations.checkers.revoked import RevokedChecker
+from simulations.checkers.violation import Violation
+
+GOING = NodeId("going")
+
+
+def _checker() -> RevokedChecker:
+    """One that knows a machine that was revoked at 10 and approved again at 20."""
+    checker = RevokedChecker()
+    checker.agreed(10, RevokeNode(node_id=GOING, reason=""))
+    checker.agreed(20, ApproveNode(node_id=GOING, rights=NodeRights.VOTER))
+    return checker
+
+
+@pytest.mark.parametrize("applied_index", [1, 9, 20, 21])
+def test_a_machine_is_heard_by_members_whose_state_does_not_keep_it_out(applied_index: int) -> None:
+    _checker().heard("n1", GOING, "n2", applied_index)
+    _checker().heard("n1", NodeId("another"), "n3", 15)
+
+
+@pytest.mark.parametrize("applied_index", [10, 19])
+def test_a_member_that_has_applied_a_revocation_must_not_hear_the_machine(applied_index: int) -> None:
+    with pytest.raises(Violation, match=f"n1 has applied {applied_index}, and hears n2, which was revoked before"):
+        _checker().heard("n1", GOING, "n2", applied_index)
+
+
+def test_a_revoked_machine_gets_no_work() -> None:
+    checker, start = RevokedChecker(), StartAttempt(user="u", task_id="t", attempt=1, node_id=GOING)
+    checker.agreed(9, start)
+    checker.agreed(10, RevokeNode(node_id=GOING, reason=""))
+    with pytest.raises(Violation, match="entry 11 lets a revoked machine work"):
+        checker.agreed(11, start)
+
+
+def test_a_revocation_that_is_lost_for_ever_counts_no_more() -> None:
+    checker = _checker()
+    checker.roll_back(9)
+    checker.heard("n1", GOING, "n2", 15)
