@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, MemberId, encode_conf_change
 from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, SignedNodeRecord, open_record
+from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
 from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code
@@ -444,9 +444,7 @@ class HiveLife:
         if is_denied(replica.view, joiner.node_id):
             answer(Failure(code=Code.NODE_REMOVED, text="this node is kept out of the hive"))
             return
-        if queries.was_removed(replica.view, joiner.node_id, joiner.incarnation) and (
-            self._world.member_of(joiner.node_id, joiner.incarnation) in replica.conf.members()
-        ):
+        if self._counts_still(replica, joiner):
             answer(Failure(code=Code.OVERLOADED, text="it was removed, and its vote still counts"))
             return
         known = queries.node(replica.view, joiner.node_id)
@@ -524,6 +522,9 @@ class HiveLife:
                 answer(result)
                 return
             entry = queries.node(replica.view, joiner.node_id)
+            if self._counts_still(replica, joiner):
+                answer(Failure(code=Code.OVERLOADED, text="it was removed meanwhile, and its vote still counts"))
+                return
             if result.refused:
                 answer(Failure(code=Code(result.code), text=result.message))
                 return
@@ -549,6 +550,13 @@ class HiveLife:
         rights = self._world.rights_of(joiner)
         command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
         self._propose(replica, command, ADMIT_DEADLINE_S, agreed)
+
+    def _counts_still(self, replica: Replica, removed: NodeRecord) -> bool:
+        """Whether it was taken out, and its vote may be needed to take its vote away."""
+        return (
+            queries.was_removed(replica.view, removed.node_id, removed.incarnation)
+            and self._world.member_of(removed.node_id, removed.incarnation) in replica.conf.members()
+        )
 
     # --- as a member -----------------------------------------------------------------------------------------------
 

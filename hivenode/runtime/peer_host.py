@@ -246,6 +246,9 @@ class LocalPeerHost:
                 await refuse_twin(self._peers, known, joiner)
                 command = AdmitNode(signed_record=encode_record(record), rights=rights)
                 reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
+                if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation):
+                    # It was taken out meanwhile, and its vote may count still.
+                    await self._see_off(replica, joiner, record)
                 if reply.refused:
                     raise HiveError(Code(reply.code), reply.message)
                 _log.info("node admitted", node=joiner.node_id, rights=rights.value, through=through)

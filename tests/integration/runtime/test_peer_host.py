@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nacl.signing import SigningKey
 
 from hivenode.consensus import ConfChange, MemberId, Message
-from hivenode.encoding.node_record import NodeId, open_record
+from hivenode.encoding.node_record import NodeId, open_record, sign_record
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
@@ -20,7 +22,7 @@ from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import LocalPeerHost
-from hivenode.runtime.ports import NO_CLAIM
+from hivenode.runtime.ports import NO_CLAIM, Introduction
 from hivenode.runtime.refusals import Refusals
 from tests.security.test_rogue import consensus_lies
 from tests.support.replicas import DEADLINE_S, leader_of, propose, three
@@ -83,3 +85,30 @@ async def test_a_removed_member_is_told_so_only_when_the_configuration_is_withou
         assert told > before, "it rests on an entry that a majority has after the change"
         assert await refusal() is Code.NODE_REMOVED
         assert replica.applied_index == told
+
+
+async def test_a_member_that_is_removed_while_it_tells_its_record_goes_on_while_its_vote_counts(tmp_path: Path) -> None:
+    """Found by the simulator (seed 15): the entry that was to take its new address was refused, and its daemon ended."""
+    async with three(tmp_path) as members:
+        replica = (await leader_of(members)).replica
+        record = open_record(signed_record(7), verify_signature)
+        removed = member_id_of(node_id(7), record.incarnation)
+        known = AdmitNode(signed_record=encode_record(signed_record(7)), rights=NodeRights.VOTER)
+        await propose(await leader_of(members), known)
+        await replica.propose_conf_change(ConfChange(add_learners=(removed,)), deadline_s=DEADLINE_S)
+
+        async def introduce(_address: str, _deadline_s: float) -> Introduction:
+            await replica.propose(RemoveNode(node_id=node_id(7), reason="out"), deadline_s=DEADLINE_S)
+            raise HiveError(Code.NODE_OFFLINE, "it moved")
+
+        local: Any = SimpleNamespace(replica=replica, may_hold_state=lambda node: True)
+        # Of the host only what it knows of the hive, and whom it asks, matters here.
+        peers = SimpleNamespace(introduce=introduce)
+        host: Any = SimpleNamespace(_local=local, _peers=peers, _desk=JoinDesk(lambda: 0, lambda: 0), _seen_off=set())
+        host._see_off = partial(LocalPeerHost._see_off, host)
+        key = SigningKey(bytes([7]) * 32)
+        moved = replace(record, addresses=("10.0.0.2:50052",), sequence=record.sequence + 1)
+        told = sign_record(moved, lambda message: key.sign(message).signature)
+        with pytest.raises(HiveError) as caught:
+            await LocalPeerHost.accept_join(host, node_id(7), told, NO_CLAIM)
+        assert caught.value.code is Code.OVERLOADED
