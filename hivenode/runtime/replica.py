@@ -9,8 +9,6 @@ Rules:
   that is being written goes out (heartbeats, their answers, rounds of reads). A leader whose disk is full, or takes nothing for
   `STALLED_TIMEOUTS` election timeouts, hands over, since it can answer for nothing. So does one that can apply nothing, because
   memory holds as much agreed state as it may and the disk has no room for it.
-- A proposal ends in exactly one of: the reply of its application; *not done* (NO_LEADER, OVERLOADED: it was never appended,
-  or another entry took its place); *unknown* (OUTCOME_UNKNOWN: appended, and this node stopped leading or the deadline came).
 - Nothing here decides what a command means: that is `pool.state_machine.apply`.
 - The log is compacted up to what the agreed state has synced, but for a tail. A member that needs more gets a snapshot: it is
   made when the core asks for one, fetched and unpacked beside, and takes the place of log and state in one write. A copy of
@@ -55,16 +53,17 @@ from hivenode.consensus import (
     decode_conf_change,
 )
 from hivenode.encoding.node_record import Verify
-from hivenode.encoding.records import Record, encode_record
+from hivenode.encoding.records import Record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError, InvariantError, ensure
-from hivenode.pool.commands import Envelope, Reply
+from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event, StateReplaced
 from hivenode.pool.state_machine import apply
-from hivenode.runtime.copies import QuorumCopies, SecondCopies, acknowledged_copies, has_one_voter, quorum_size
+from hivenode.runtime.copies import SecondCopies, has_one_voter, quorum_size
 from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Transfer
 from hivenode.runtime.log_writing import LogWriting
 from hivenode.runtime.own_work import OwnWork
+from hivenode.runtime.proposals import Proposals
 from hivenode.runtime.reads import READ_RETRY_MS, Read, Reads
 from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher
 from hivenode.runtime.state_writing import StateWriting
@@ -81,8 +80,6 @@ from hivenode.runtime.stores import (
 
 INBOX_MESSAGES_MAX: Final = 8_192
 """Raft messages that wait; more are dropped, as a network would."""
-PROPOSALS_MAX: Final = 4_096
-"""Proposals that wait or are being agreed on; one more is refused with OVERLOADED."""
 STALLED_TIMEOUTS: Final = 2
 """A disk that takes nothing for so many times the longest election timeout is given up: an SSD's garbage collection and most
 hiccups of a network disk are over by then, and callers do not wait much longer than for an election."""
@@ -159,13 +156,20 @@ class Replica:
         self._leader: MemberId | None = None
         self._role = Role.FOLLOWER
         self._leader_changed = asyncio.Event()
-        self._agreeing: dict[int, Proposal] = {}
         self._reads = Reads(f"{config.member_id}:{rng.getrandbits(64):x}", self._raw.read_index)
         self._listeners: list[Callable[[tuple[Event, ...]], None]] = []
         self._conf_listeners: list[Callable[[], None]] = []
         self._digest_listeners: list[Callable[[int, bytes], None]] = []
         self._copies = SecondCopies(config.election_timeout_ms[0])
-        self._quorums = QuorumCopies()
+        self._proposals = Proposals(
+            raw=self._raw,
+            state=state,
+            inbox=self._inbox,
+            wake=self._wake.set,
+            second_copies=self._copies,
+            clock_ms=clock_ms,
+            wall_ms=wall_ms,
+        )
         self._fetcher = SnapshotFetcher(
             storage=snapshots, fetch=fetch, deliver=self._deliver_snapshot, failed=self._snapshot_failed
         )
@@ -260,29 +264,8 @@ class Replica:
             raise HiveError(Code.DISK_FULL, "the leader's disk is full; nothing was done")
         if not self.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; nothing was done, ask again")
-        if len(self._inbox.proposals) + len(self._agreeing) >= PROPOSALS_MAX:
-            raise HiveError(Code.OVERLOADED, "too many writes are waiting; nothing was done, ask again in a moment")
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        proposal = Proposal(body, owner, key, keep_ms, future)
-        if self._inbox.propose(proposal, self._clock_ms()):
-            self._wake.set()
-        try:
-            async with asyncio.timeout(deadline_s):
-                reply = await future
-            acknowledged_copies.set(proposal.copies)
-            return reply
-        except TimeoutError:
-            if proposal.reply is not None:
-                acknowledged_copies.set(1)
-                return proposal.reply
-            if proposal.index == 0:
-                raise HiveError(Code.NO_LEADER, "no time was left to agree on it; nothing was done") from None
-            raise HiveError(
-                Code.OUTCOME_UNKNOWN, "no majority answered in time; it may still happen: look before asking again"
-            ) from None
-        finally:
-            if proposal.index and self._agreeing.get(proposal.index) is proposal:
-                del self._agreeing[proposal.index]
+        proposal = Proposal(body, owner, key, keep_ms, asyncio.get_running_loop().create_future())
+        return await self._proposals.agree(proposal, deadline_s)
 
     async def read_barrier(self, deadline_s: float) -> None:
         """Returns when this node has applied all that was acknowledged anywhere before the call (thesis §6.4).
@@ -367,7 +350,8 @@ class Replica:
             self.state_writing.end()
             await self._fetcher.aclose()
             await self._work.wait()
-            self._fail_all()
+            self._proposals.fail("this node is shutting down")
+            self._reads.forget_questions()
 
     async def stop(self) -> None:
         """Asks `run` to end; everything acknowledged is in the log already."""
@@ -412,8 +396,7 @@ class Replica:
                     self._transfer(to)
                 case _:
                     assert_never(signal)
-        for _ in range(inbox.gathered(now_ms, idle=not self._agreeing)):
-            self._append(inbox.proposals.popleft())
+        self._proposals.append_gathered(now_ms)
         self._reads.ask(now_ms)
 
     def _step_fetched(self) -> None:
@@ -427,27 +410,6 @@ class Replica:
             self._raw.transfer_leader(to)
         except HiveError as error:
             _log.info("leadership is not transferred", reason=error.message)
-
-    def _append(self, proposal: Proposal) -> None:
-        if proposal.future.done():
-            return
-        try:
-            if isinstance(proposal.body, ConfChange):
-                proposal.index = self._raw.propose_conf_change(proposal.body)
-            else:
-                envelope = Envelope(
-                    time_ms=self._wall_ms(),
-                    request_owner=proposal.owner,
-                    request_key=proposal.key,
-                    keep_ms=proposal.keep_ms,
-                    command=encode_record(proposal.body),
-                )
-                proposal.index = self._raw.propose(encode_record(envelope))
-        except HiveError as error:
-            proposal.future.set_exception(error)
-            return
-        proposal.term = self._raw.term
-        self._agreeing[proposal.index] = proposal
 
     async def _carry_out(self, ready: Ready) -> None:
         """Does what a Ready says, in its order; breaks off where waiting for the disk is vain, and then `run` ends."""
@@ -492,7 +454,8 @@ class Replica:
                 # Before anything is said as a leader: the logs of all members are the witness of who led in which term.
                 _log.info("this member leads", hive=self._log.hive_id, member=self.member_id, term=self._raw.term)
             if not self.leads:
-                self._fail_proposals("this node stopped leading")
+                self._proposals.fail("this node stopped leading")
+                self._reads.forget_questions()
             self._leader_changed.set()
             self._tell_leadership()
         for message in now.messages:
@@ -526,7 +489,7 @@ class Replica:
             if entry.kind is EntryKind.CONF_CHANGE:
                 before = self._state.conf
                 self._state.conf = self._raw.apply_conf_change(decode_conf_change(entry.data))
-                self._quorums.changed(before, self._raw.status().commit)
+                self._proposals.quorums.changed(before, self._raw.status().commit)
                 conf_changed = True
             elif entry.data:
                 applied = apply(self._state, entry.index, entry.data, self._verify)
@@ -536,7 +499,7 @@ class Replica:
             if entry.index % self._digest_every == 0:
                 for told in self._digest_listeners:
                     told(entry.index, self._state.digest)
-            self._settle(entry, reply)
+            self._proposals.settle(entry, reply)
         self.state_writing.want_flush()
         self._tell_applied(tuple(events))
         if conf_changed:
@@ -547,41 +510,6 @@ class Replica:
         if events:
             for listener in tuple(self._listeners):
                 listener(events)
-
-    def _settle(self, entry: Entry, reply: Reply) -> None:
-        proposal = self._agreeing.pop(entry.index, None)
-        if proposal is None or proposal.future.done():
-            return
-        if proposal.term != entry.term:
-            proposal.future.set_exception(
-                HiveError(Code.NO_LEADER, "another leader took over first; nothing was done, ask again")
-            )
-            return
-        proposal.reply = reply
-
-        def acknowledge(copies: int) -> None:
-            proposal.copies = copies
-            if not proposal.future.done():
-                proposal.future.set_result(reply)
-
-        conf = self._state.conf
-        if has_one_voter(conf) and not isinstance(proposal.body, ConfChange):
-            self._copies.settle(entry.index, self._raw.status(), self._clock_ms(), acknowledge)
-        else:
-            acknowledge(self._quorums.copies(entry.index, conf))
-
-    def _fail_proposals(self, why: str) -> None:
-        for proposal in [*self._agreeing.values(), *self._inbox.proposals]:
-            if not proposal.future.done():
-                code = Code.OUTCOME_UNKNOWN if proposal.index else Code.NO_LEADER
-                proposal.future.set_exception(HiveError(code, f"{why}; look whether it happened before asking again"))
-        self._agreeing.clear()
-        self._inbox.proposals.clear()
-        self._copies.release_all()
-        self._reads.forget_questions()
-
-    def _fail_all(self) -> None:
-        self._fail_proposals("this node is shutting down")
 
     def _tell_leadership(self) -> None:
         for listener in tuple(self._conf_listeners):
