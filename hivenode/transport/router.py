@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.copies import acknowledged_copies
-from hivenode.runtime.ports import Accounts, Leadership, Standing
+from hivenode.runtime.ports import Accounts, Leadership
 from hivenode.transport.bounds import check
 from hivenode.transport.forwarding import Forwarder, RelayedError, relayed_metadata
 from hivenode.transport.interceptors.calls import (
@@ -34,8 +34,9 @@ from hivenode.transport.interceptors.intake import write
 from hivenode.transport.metadata import COPIES, Metadata
 from hivenode.transport.routing import ROUTES, Access, Route, Shape
 from hivenode.transport.services.handlers import Handler
-from hivenode.transport.statuses import SUCCESS_METADATA, MalformedError
+from hivenode.transport.statuses import SUCCESS_METADATA, MalformedError, error_of
 
+_WHO_AM_I: Final = ROUTES["/hive.HiveService/WhoAmI"]
 NO_TOKEN: Final = "log in first, and send `authorization: Bearer <token>` in the call's metadata"
 
 
@@ -67,22 +68,23 @@ class Router(grpc.GenericRpcHandler):
         self._methods = {name: self._method(route, handlers[name]) for name, route in ROUTES.items()}
 
     async def prove(self, context: Context) -> str:
-        """The user whose session a call shows, before its request is read; empty where this node cannot tell.
+        """The user whose session a call shows, before its request is read. A node that cannot know asks the leader.
 
         Raises:
-            HiveError: INVALID_SESSION.
+            HiveError: INVALID_SESSION; NO_LEADER when nobody who knows could be asked for `forwarding.LEADER_WAIT_S`.
         """
-        token = token_in(context)
-        if not token:
+        if not token_in(context):
             raise HiveError(Code.INVALID_SESSION, NO_TOKEN)
-        if self._leadership.standing() is Standing.LIGHT:
-            return ""
+        call = open_call(_WHO_AM_I, context, self._check_peer)
+
+        async def here() -> str:
+            return (await self._accounts.authenticate(call.token)).username
+
         try:
-            return (await self._accounts.authenticate(token)).username
-        except HiveError as error:
-            if error.code is not Code.NO_LEADER:
-                raise
-            return ""  # The call may wait longer for a leader than this look does.
+            answer, relayed = await self._forwarder.unary(call, b"", here)
+        except RelayedError as error:
+            raise error_of(error.error, "the leader") from error
+        return str(answer if relayed is None else _WHO_AM_I.response.FromString(answer).username)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._methods.get(str(handler_call_details.method))

@@ -72,7 +72,7 @@ _TRIM: Final[Any] = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Of glibc alone; elsewhere there is nothing to do."""
 
 Prove = Callable[[Context], Awaitable[str]]
-"""The name of the user whose session stands, or empty where this node cannot know. Raises INVALID_SESSION."""
+"""The name of the user whose session stands. Raises INVALID_SESSION, or NO_LEADER where nobody can know."""
 
 
 class Intake(grpc.aio.ServerInterceptor):
@@ -189,8 +189,7 @@ class Intake(grpc.aio.ServerInterceptor):
                     user = await self._prove(context)
                     async with AsyncExitStack() as stack:
                         if not self._is_from_voter(context):
-                            client = f"user:{user}" if user else _network(context)
-                            await stack.enter_async_context(self._receptions.place(client))
+                            await stack.enter_async_context(self._receptions.place(f"user:{user}"))
                         pieces = await stack.enter_async_context(aclosing(_pieces(context)))
                         return await handler.stream_unary(pieces, context)
             except HiveError as error:

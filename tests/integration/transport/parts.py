@@ -171,6 +171,7 @@ class Ports:
         self.identity = identity
         self.certificate = certificate
         self.where = Standing.LEADER
+        self.no_leader = False
         self.leader_address: PeerAddress | None = None
         self.leader_known = asyncio.Event()
         self.hive = HIVE
@@ -259,6 +260,8 @@ class Ports:
 
     async def authenticate(self, token: str) -> SessionRecord:
         session = self.world.sessions.get(token)
+        if session is None and self.no_leader:
+            raise HiveError(Code.NO_LEADER, "it is not known here by now")
         if session is None:
             raise HiveError(Code.INVALID_SESSION, "log in again")
         return session

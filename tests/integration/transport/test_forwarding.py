@@ -69,6 +69,52 @@ async def test_a_follower_answers_reads_itself_and_a_light_node_does_not() -> No
         await client.channel.close()
 
 
+def _unsent(client: Client, token: str, method: str = "nodepool.MasterNodeService/UploadTask") -> Any:
+    """A call with a large request of which nothing is ever sent: only who looks before it reads can answer."""
+    return client.channel.stream_unary(f"/{method}")(metadata=[("authorization", f"Bearer {token}")], timeout=SOON_S)
+
+
+@pytest.mark.parametrize("method", ["nodepool.MasterNodeService/UploadTask", "hive.HiveService/UploadTaskStream"])
+async def test_a_light_node_asks_the_leader_who_calls_before_it_reads_a_large_request(method: str) -> None:
+    async with nodes(2, World()) as (leader, light):
+        light.ports.follow(leader.address, Standing.LIGHT)
+        client = Client(light.server.api_address)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _unsent(client, "made up", method)
+        assert code_of(caught.value) == (grpc.StatusCode.UNAUTHENTICATED, 1004, "refused")
+        token = await client.log_in()
+        request = nodepool_pb2.UploadTaskRequest(task_id="large", task_data=b"x" * (20 << 20))
+        answer, _ = await client.call("UploadTask", request, token)
+        assert answer.success
+        await client.channel.close()
+
+
+@pytest.mark.parametrize("standing", [Standing.LIGHT, Standing.REPLICA])
+async def test_without_a_leader_no_large_request_is_read(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "LEADER_WAIT_S", 0.2)
+    world = World()
+    async with nodes(2, world) as (_, node):
+        client, _ = await _logged_in(node.server.api_address, world)
+        node.ports.follow(None, standing)
+        node.ports.no_leader = True
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _unsent(client, "not known here")
+        assert code_of(caught.value) == (grpc.StatusCode.UNAVAILABLE, 2005, "retry")
+        await client.channel.close()
+
+
+async def test_a_large_request_waits_unread_for_a_leader() -> None:
+    request = nodepool_pb2.UploadTaskRequest(task_id="large", task_data=b"x" * (20 << 20))
+    async with nodes(2, world := World()) as (leader, light):
+        client, token = await _logged_in(light.server.api_address, world)
+        light.ports.follow(None, Standing.LIGHT)
+        sent = asyncio.ensure_future(client.call("UploadTask", request, token))
+        assert not (await asyncio.wait({sent}, timeout=0.2))[0]
+        light.ports.follow(leader.address, Standing.LIGHT)
+        assert (await sent)[0].success
+        await client.channel.close()
+
+
 async def test_a_refusal_of_the_leader_is_relayed_as_it_is() -> None:
     world = World()
     async with nodes(2, world) as (_, follower):
