@@ -8,8 +8,9 @@ Rules:
 3. A token is good while its signature is by a node with voter right, and its session stands in agreed state. So logout and
    expiry hold everywhere, and a worker's key can make no token.
 4. A repeated call gets the first one's answer: the request key covers what the caller meant (`requests.derived`), and the
-   session that `refresh` or `change_password` opens is named after the old one and the key, so that a repetition finds it though
-   the old is closed. So these two, and `logout`, take the token itself: its session may have ended by their own doing.
+   session that `refresh` or `change_password` opens is named after the call, the old one and the key, so that a repetition finds it
+   though the old is closed, and is taken for none of the other call, which may ask for less. So these two, and `logout`, take the
+   token itself: its session may have ended by their own doing.
 5. A login costs the same whether the user exists or not: one Argon2 verification, of a hash of nobody's password if need be.
 """
 
@@ -150,7 +151,7 @@ class HiveAccounts:
         """A new session and token for the user of a standing one, which ends. Raises INVALID_SESSION."""
         claims = await self._claims(token)
         await self._leadership.read_barrier(caller.deadline_s)
-        successor = derived("s", claims.session_id, caller.idempotency_key)
+        successor = _successor("refresh", claims, caller)
         if queries.session(self._agreement.view(), successor) is None:
             session = await self.authenticate(token)
             reply = await self._agreement.propose(
@@ -172,7 +173,7 @@ class HiveAccounts:
         """Ends all sessions of the user and opens one, whose token is returned. Raises INVALID_SESSION, INVALID_PASSWORD."""
         claims = await self._claims(token)
         await self._leadership.read_barrier(caller.deadline_s)
-        successor = derived("s", claims.session_id, caller.idempotency_key)
+        successor = _successor("password", claims, caller)
         if queries.session(self._agreement.view(), successor) is not None:
             # An earlier try was done. The old token opens nothing any more, so the new password must be right.
             await self._checked(claims.username, new, caller)
@@ -331,6 +332,11 @@ class HiveAccounts:
         """A node with other rights or keys makes other tokens good: what was checked is checked again."""
         if any(isinstance(event, NodeChanged | NodeRemoved | StateReplaced) for event in events):
             self._tokens.clear()
+
+
+def _successor(operation: str, claims: TokenClaims, caller: Caller) -> str:
+    """The id of the session that this call opens in place of a token's: the same for each repetition of it."""
+    return derived("s", operation, claims.session_id, caller.idempotency_key)
 
 
 def _voter_key(view: ReadView, node_id: str) -> bytes | None:

@@ -318,6 +318,17 @@ async def test_a_changed_password_can_be_asked_for_again_but_by_nobody_else(
     assert await code_of(accounts.change_password(token, "secret", "worse", call("j"))) is Code.INVALID_SESSION
 
 
+async def test_a_changed_password_is_no_refresh_for_who_has_the_old_token(accounts: HiveAccounts, token: str) -> None:
+    await accounts.change_password(token, "secret", "better", call("k"))
+    assert await code_of(accounts.refresh(token, call("k"))) is Code.INVALID_SESSION
+
+
+async def test_a_refresh_is_no_changed_password(accounts: HiveAccounts, token: str) -> None:
+    await accounts.refresh(token, call("k"))
+    assert await code_of(accounts.change_password(token, "secret", "secret", call("k"))) is Code.INVALID_SESSION
+    await accounts.login("ann", "secret", call())
+
+
 async def test_a_password_is_not_changed_without_the_old_one(accounts: HiveAccounts, token: str) -> None:
     assert await code_of(accounts.change_password(token, "wrong", "better", call())) is Code.INVALID_PASSWORD
     assert await code_of(accounts.change_password(token, "secret", "", call())) is Code.INVALID_ARGUMENT
