@@ -8,9 +8,9 @@ Rules:
 3. A token is good while its signature is by a node with voter right, and its session stands in agreed state. So logout and
    expiry hold everywhere, and a worker's key can make no token.
 4. A repeated call gets the first one's answer: the request key covers what the caller meant (`requests.derived`), and the
-   session that `refresh` or `change_password` opens is named after the call, the old one and the key, so that a repetition finds it
-   though the old is closed, and is taken for none of the other call, which may ask for less. So these two, and `logout`, take the
-   token itself: its session may have ended by their own doing.
+   session that `refresh` or `change_password` opens is named after the call, the old one and the key, so that a repetition finds
+   it though the old is closed, and is taken for none of the other call, which may ask for less. So these two, and `logout`, take
+   the token itself: its session may have ended by their own doing.
 5. A login costs the same whether the user exists or not: one Argon2 verification, of a hash of nobody's password if need be.
 """
 
