@@ -23,32 +23,66 @@ PATIENCE_S: Final = 10.0
 
 
 class Receptions:
-    """Gives places; one event loop uses it. Args: patience_s: how long who finds none waits for one."""
+    """Gives places; one event loop uses it.
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+    Args:
+        places, client_places: how many there are, and of them for one client.
+        patience_s: how long who finds none waits for one.
+        what: what there is too much of when none is free, for a person.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: int = PLACES_MAX,
+        client_places: int = CLIENT_PLACES_MAX,
+        patience_s: float = PATIENCE_S,
+        what: str = "streams of large pieces are coming in",
+    ) -> None:
+        self._places = places
+        self._client_places = client_places
         self._patience_s = patience_s
+        self._what = what
         self._taken: Counter[str] = Counter()
-        self._free = asyncio.Condition()
+        self._waiting: dict[asyncio.Future[None], str] = {}
 
     @asynccontextmanager
     async def place(self, client: str) -> AsyncIterator[None]:
         """A place while the block lasts. Raises OVERLOADED when none was free in time."""
         try:
-            async with asyncio.timeout(self._patience_s), self._free:
-                await self._free.wait_for(lambda: self._has_room(client))
-                self._taken[client] += 1
+            async with asyncio.timeout(self._patience_s):
+                await self._take(client)
         except TimeoutError:
-            raise HiveError(
-                Code.OVERLOADED, "too many streams of large pieces are coming in: try again in a few seconds"
-            ) from None
+            raise HiveError(Code.OVERLOADED, f"too many {self._what}: try again in a few seconds") from None
         try:
             yield
         finally:
-            self._taken[client] -= 1
-            if not self._taken[client]:
-                del self._taken[client]
-            async with self._free:
-                self._free.notify_all()
+            self._give(client)
+
+    async def _take(self, client: str) -> None:
+        if self._has_room(client):
+            self._taken[client] += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = client
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if self._waiting.pop(turn, None) is None:
+                self._give(client)  # It had just been given.
+            raise
+
+    def _give(self, client: str) -> None:
+        """Takes a place back, and gives it to whoever waits longest and may have it."""
+        self._taken[client] -= 1
+        if not self._taken[client]:
+            del self._taken[client]
+        for turn, waiting in self._waiting.items():
+            if self._has_room(waiting):
+                del self._waiting[turn]
+                self._taken[waiting] += 1
+                turn.set_result(None)
+                return
 
     def _has_room(self, client: str) -> bool:
-        return self._taken.total() < PLACES_MAX and self._taken[client] < CLIENT_PLACES_MAX
+        return self._taken.total() < self._places and self._taken[client] < self._client_places

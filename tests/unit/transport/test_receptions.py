@@ -35,13 +35,13 @@ async def _is_refused(receptions: Receptions, client: str) -> None:
 
 
 async def test_who_finds_no_place_is_refused_after_a_while() -> None:
-    receptions = Receptions(SHORT_S)
+    receptions = Receptions(patience_s=SHORT_S)
     async with _full(receptions):
         await _is_refused(receptions, "another")
 
 
 async def test_one_client_has_so_many_places_and_leaves_the_rest_to_others() -> None:
-    receptions = Receptions(SHORT_S)
+    receptions = Receptions(patience_s=SHORT_S)
     async with AsyncExitStack() as taken:
         for _ in range(CLIENT_PLACES_MAX):
             await taken.enter_async_context(receptions.place("me"))
@@ -51,7 +51,7 @@ async def test_one_client_has_so_many_places_and_leaves_the_rest_to_others() -> 
 
 
 async def test_who_waits_has_the_place_that_becomes_free() -> None:
-    receptions = Receptions(DEADLINE_S)
+    receptions = Receptions(patience_s=DEADLINE_S)
     order: list[str] = []
 
     async def wait() -> None:
@@ -65,3 +65,46 @@ async def test_who_waits_has_the_place_that_becomes_free() -> None:
         await mine.aclose()
         await waits
     assert order == ["I let go", "another has it"]
+
+
+async def test_who_gives_up_in_the_moment_when_it_has_its_turn_gives_it_on() -> None:
+    receptions = Receptions(patience_s=DEADLINE_S)
+
+    async def wait(client: str) -> None:
+        async with receptions.place(client):
+            pass
+
+    async with _full(receptions) as mine:
+        first, second = [asyncio.ensure_future(wait(client)) for client in ("first", "second")]
+        await asyncio.sleep(0)  # Both ask now, and find none.
+        await mine.aclose()
+        first.cancel()
+        async with asyncio.timeout(DEADLINE_S):
+            await second
+        assert first.cancelled()
+
+
+async def test_a_place_is_free_again_however_often_its_holder_is_cancelled() -> None:
+    receptions = Receptions(patience_s=DEADLINE_S)
+    entered = asyncio.Event()
+
+    async def hold() -> None:
+        async with receptions.place("me"):
+            entered.set()
+            await asyncio.Event().wait()
+
+    holders = [asyncio.ensure_future(hold()) for _ in range(CLIENT_PLACES_MAX)]
+    await entered.wait()
+    waiting = asyncio.ensure_future(hold())
+    await asyncio.sleep(0)  # It asks now, and finds none.
+    entered.clear()
+    for _ in range(2):
+        for holder in holders:
+            holder.cancel()
+    async with asyncio.timeout(DEADLINE_S):
+        await entered.wait()
+        waiting.cancel()
+        await asyncio.gather(*holders, waiting, return_exceptions=True)
+    async with AsyncExitStack() as taken:
+        for _ in range(CLIENT_PLACES_MAX):
+            await taken.enter_async_context(receptions.place("me"))
