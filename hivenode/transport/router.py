@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.copies import acknowledged_copies
-from hivenode.runtime.ports import Accounts, Leadership
+from hivenode.runtime.ports import Accounts, Leadership, Standing
 from hivenode.transport.bounds import check
 from hivenode.transport.forwarding import Forwarder, RelayedError, relayed_metadata
 from hivenode.transport.interceptors.calls import (
@@ -85,6 +85,22 @@ class Router(grpc.GenericRpcHandler):
         except RelayedError as error:
             raise error_of(error.error, "the leader") from error
         return str(answer if relayed is None else _WHO_AM_I.response.FromString(answer).username)
+
+    async def user_here(self, context: Context) -> str:
+        """The user whose session a call shows in its metadata, as far as this node itself knows; else empty.
+
+        Raises:
+            HiveError: INVALID_SESSION.
+        """
+        token = token_in(context)
+        if not token or self._leadership.standing() is Standing.LIGHT:
+            return ""
+        try:
+            return (await self._accounts.authenticate(token)).username
+        except HiveError as error:
+            if error.code is not Code.NO_LEADER:
+                raise
+            return ""  # The call may wait longer for a leader than this look does.
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._methods.get(str(handler_call_details.method))

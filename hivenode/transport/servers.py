@@ -155,6 +155,7 @@ class ApiServer:
             bulky=[name for name, route in ROUTES.items() if route.bulky],
             uploads=[name for name, route in ROUTES.items() if route.shape is Shape.UPLOAD],
             prove=self._router.prove,
+            user_here=self._router.user_here,
             member_of=self._member_of,
             is_voter=ports.is_voter,
             node_calls=self._node_calls,

@@ -59,6 +59,8 @@ HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 """Two of the largest requests at once. A board with 1 GiB that leads a hive has this, and the copies made of it, to spare."""
 BULKY_AT_ONCE_MAX: Final = 4
 """Answers of up to `MESSAGE_BYTES_MAX` that are made at once, since their size is known only when they are there."""
+BULKY_OF_ONE_MAX: Final = 2
+"""Of one client."""
 WRITE_STALL_S: Final = 60.0
 """A caller that takes no piece of its answer for so long has gone, or means harm."""
 CONNECTION_CALLS_MAX: Final = 256
@@ -82,7 +84,8 @@ class Intake(grpc.aio.ServerInterceptor):
         large: the methods whose requests may have `MESSAGE_BYTES_MAX`.
         bulky: the methods whose answers, each one message, may have it.
         uploads: the methods of users that are streams of requests.
-        prove: who calls, for these two.
+        prove: who calls, for `large` and `uploads`.
+        user_here: who calls, for `bulky`, as far as this node knows.
         member_of: the proven member that makes a call; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
@@ -96,6 +99,7 @@ class Intake(grpc.aio.ServerInterceptor):
         bulky: Collection[str],
         uploads: Collection[str],
         prove: Prove,
+        user_here: Callable[[Context], Awaitable[str]],
         member_of: Callable[[Context], NodeId | None],
         is_voter: Callable[[NodeId], bool],
         node_calls: NodeCalls,
@@ -103,9 +107,12 @@ class Intake(grpc.aio.ServerInterceptor):
     ) -> None:
         self._large = frozenset(large)
         self._bulky = frozenset(bulky)
-        self._making_bulky = asyncio.Semaphore(BULKY_AT_ONCE_MAX)
+        self._making_bulky = Receptions(
+            places=BULKY_AT_ONCE_MAX, client_places=BULKY_OF_ONE_MAX, what="large answers are being made"
+        )
         self._uploads = frozenset(uploads)
         self._prove = prove
+        self._user_here = user_here
         self._member_of = member_of
         self._is_voter = is_voter
         self._node_calls = node_calls
@@ -161,10 +168,13 @@ class Intake(grpc.aio.ServerInterceptor):
     def _bulky_unary(self, method: str, handler: Any) -> Any:
         async def answer(requests: Any, context: Context) -> None:
             async with self._request(method, handler, context) as request:
+                # Who shows no session before the request is looked at counts with all others from the same place.
+                user = await self._user_here(context)
+                client = f"user:{user}" if user else _network(context)
                 with ExitStack() as held:
-                    async with self._making_bulky:
+                    async with self._making_bulky.place(client):
                         response = await handler.unary_unary(request, context)
-                        held.enter_context(self._share_of_memory(_network(context), len(response)))
+                        held.enter_context(self._share_of_memory(client, len(response)))
                     await write(context, response)
                     del response
 

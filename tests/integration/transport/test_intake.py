@@ -14,7 +14,13 @@ import pytest
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import BlobRef
 from hivenode.transport.channels import API_STREAMS_MAX
-from hivenode.transport.interceptors.intake import CONNECTION_CALLS_MAX, PIECE_BYTES_MAX, SMALL_BYTES_MAX
+from hivenode.transport.interceptors.intake import (
+    BULKY_AT_ONCE_MAX,
+    BULKY_OF_ONE_MAX,
+    CONNECTION_CALLS_MAX,
+    PIECE_BYTES_MAX,
+    SMALL_BYTES_MAX,
+)
 from hivenode.transport.limits import SMALL_PATIENCE_S, Limits
 from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX
 from hivenode.transport.routing import ROUTES, Shape
@@ -233,6 +239,25 @@ async def test_requests_that_never_come_hold_up_nobody(node: Node, client: Clien
         for call in calls:
             call.cancel()
         await asyncio.gather(*(each.channel.close() for each in silent))
+
+
+async def test_one_user_makes_no_more_than_half_of_the_large_answers(
+    world: World, client: Client, tmp_path: Path
+) -> None:
+    mine, anothers = await client.log_in(), await client.log_in("another")
+    world.result = stored(tmp_path / "result", 1 << 20)
+    world.gate = asyncio.Event()
+    calls = [
+        asyncio.create_task(client.call("GetTaskLogs", nodepool_pb2.GetTaskLogsRequest(task_id="t"), mine))
+        for _ in range(2 * BULKY_AT_ONCE_MAX)
+    ]
+    await _entered(world, BULKY_OF_ONE_MAX, users=2)
+    answer, _ = await client.call("GetTaskResult", nodepool_pb2.GetTaskResultRequest(task_id="t"), anothers)
+    assert len(answer.result_data) == 1 << 20
+    assert len(world.callers) == BULKY_OF_ONE_MAX + 4
+    world.gate.set()
+    for taken, _ in await asyncio.gather(*calls):
+        assert taken.success
 
 
 async def test_large_answers_that_nobody_takes_have_a_bound(
