@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hivenode.consensus import RaftStatus
-from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.join_token import join_message, key_hash
-from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
+from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord
 from hivenode.encoding.records import decode_record
 from hivenode.encoding.recovery import base_of
 from hivenode.encoding.state_view import ReadView
@@ -33,8 +32,9 @@ from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
 from hivenode.membership.formation import PAIRING_MS
 from hivenode.pool import joining, nodes, queries
-from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
-from hivenode.pool.records import NodeKind, NodeRights, TrustMode
+from hivenode.pool.events import Event
+from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, TrustMode
+from hivenode.runtime.node_watch import NodeWatch
 from hivenode.runtime.ports import JoinClaim, PendingNode
 from hivenode.runtime.refusals import Refusals
 
@@ -75,6 +75,13 @@ class _Waiting:
     asked_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Machine:
+    """A machine of the hive; `waiting` when it waits for the right to vote."""
+
+    waiting: PendingNode | None
+
+
 class JoinDesk:
     """See the module.
 
@@ -99,25 +106,13 @@ class JoinDesk:
         self._unasked_max = unasked_max
         self._waiting: OrderedDict[NodeId, _Waiting] = OrderedDict()
         self._refusals = Refusals(lambda: clock_ms() / 1_000)
-        self._machines: set[str] | None = None  # None until they are counted.
-        self._changed: set[str] = set()  # Since they were.
+        self._machines = NodeWatch(_machine)
         self._coming: Counter[str] = Counter()
         self._broken_off: dict[str, _BrokenOff] = {}  # Each has a place, so there are no more of them than machines.
 
     def applied(self, events: tuple[Event, ...]) -> None:
         """To be told of all that happens in the hive."""
-        if self._machines is None:
-            return
-        for event in events:
-            if isinstance(event, NodeChanged | NodeRemoved):
-                self._changed.add(event.node_id)
-            elif isinstance(event, StateReplaced):
-                self._changed.clear()
-                self._machines = None
-                return
-        if len(self._changed) > self._nodes_max:
-            self._changed.clear()
-            self._machines = None
+        self._machines.applied(events)
 
     @contextmanager
     def place(self, leader: Leader, joiner: NodeRecord, claim: JoinClaim) -> Iterator[NodeRights]:
@@ -171,7 +166,7 @@ class JoinDesk:
 
     def _has_others(self, leader: Leader, joiner: NodeId, number: int) -> bool:
         """Whether so many besides the joiner are in or coming in."""
-        machines = self._counted(leader.view())
+        machines = self._machines.kept(leader.view()).keys()
         if len(machines) + len(self._coming) + len(self._broken_off) < number:
             return False
         self._forget_those_over(leader.status())
@@ -180,19 +175,6 @@ class JoinDesk:
 
     def _forget_those_over(self, now: RaftStatus) -> None:
         self._broken_off = {node: join for node, join in self._broken_off.items() if not join.is_over(now)}
-
-    def _counted(self, view: ReadView) -> set[str]:
-        """The hive's machines: all are looked through once, and then those that changed."""
-        if self._machines is None:
-            self._machines = {entry.node_id for entry in queries.nodes(view) if entry.kind is NodeKind.HIVE}
-        for node in self._changed:
-            entry = queries.node(view, node)
-            if entry is not None and entry.kind is NodeKind.HIVE:
-                self._machines.add(node)
-            else:
-                self._machines.discard(node)
-        self._changed.clear()
-        return self._machines
 
     def _granted(self, view: ReadView, joiner: NodeRecord, claim: JoinClaim) -> NodeRights | None:
         now_ms = self._wall_ms()
@@ -234,27 +216,27 @@ class JoinDesk:
             and queries.node(view, node_id) is None
             and not nodes.is_denied(view, node_id)
         ]
-        return (*strangers, *workers_that_could_vote(view))
+        return (*strangers, *self.could_vote(view))
+
+    def could_vote(self, view: ReadView) -> tuple[PendingNode, ...]:
+        """Nodes of the hive whose owners let them vote, and which nobody has given the right yet."""
+        machines = self._machines.kept(view).values()
+        waiting = [machine.waiting for machine in machines if machine.waiting is not None]
+        return tuple(sorted(waiting, key=lambda node: node.node_id))
 
 
-def workers_that_could_vote(view: ReadView) -> tuple[PendingNode, ...]:
-    """Nodes of the hive whose owners let them vote, and which nobody has given the right yet."""
-    found = []
-    for entry in queries.nodes(view):
-        if entry.kind is not NodeKind.HIVE or entry.rights is NodeRights.VOTER:
-            continue
-        try:
-            record = open_record(decode_record(SignedNodeRecord, entry.signed_record), verify_signature)
-        except DecodeError:
-            continue  # Checked when it was admitted.
-        if record.role.may_vote:
-            found.append(
-                PendingNode(
-                    node_id=entry.node_id,
-                    hostname=entry.capabilities.hostname,
-                    addresses=entry.addresses,
-                    wants=NodeRights.VOTER,
-                    is_in=True,
-                )
-            )
-    return tuple(found)
+def _machine(entry: NodeEntry) -> _Machine | None:
+    if entry.kind is not NodeKind.HIVE:
+        return None
+    # Its signature was checked when it was admitted.
+    record = decode_record(NodeRecord, decode_record(SignedNodeRecord, entry.signed_record).record)
+    if entry.rights is NodeRights.VOTER or not record.role.may_vote:
+        return _Machine(waiting=None)
+    waiting = PendingNode(
+        node_id=entry.node_id,
+        hostname=entry.capabilities.hostname,
+        addresses=entry.addresses,
+        wants=NodeRights.VOTER,
+        is_in=True,
+    )
+    return _Machine(waiting=waiting)

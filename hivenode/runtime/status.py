@@ -8,7 +8,7 @@ from typing import Final
 from hivenode.encoding.node_record import Capabilities, NodeId
 from hivenode.pool import joining, queries
 from hivenode.runtime.hive_life import HiveLife
-from hivenode.runtime.joining import JoinDesk, workers_that_could_vote
+from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
 from hivenode.runtime.ports import HivePhase, MemberStatus, StatusReport
 from hivenode.runtime.replica import Replica
@@ -148,7 +148,7 @@ class NodeStatus:
         if replica is None:
             return []
         view = replica.view()
-        waiting = self._desk.pending(view) if replica.leads else workers_that_could_vote(view)
+        waiting = self._desk.pending(view) if replica.leads else self._desk.could_vote(view)
         if not waiting:
             return []
         return [

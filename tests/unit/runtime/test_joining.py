@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 
 import pytest
@@ -14,6 +15,7 @@ from hivenode.encoding.records import Record, encode_record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError
 from hivenode.membership.formation import PAIRING_MS
+from hivenode.pool import keys
 from hivenode.pool.commands import AdmitNode, ApproveNode, RegisterForeignWorker, RemoveNode
 from hivenode.pool.events import StateReplaced
 from hivenode.pool.records import NodeRights
@@ -131,6 +133,35 @@ def test_workers_that_are_no_machines_of_the_hive_take_no_room_in_it() -> None:
         )
         _do(hive, desk, foreign)
     assert _come_in(hive, desk, 2) is NodeRights.VOTER
+
+
+def test_who_waits_is_told_without_reading_all_rows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    hive = Hive()
+    desk = _desk(hive)
+    session = hive.user("ada")
+    hive.later(PAIRING_MS)
+    assert _come_in(hive, desk, 1) is NodeRights.WORKER
+    assert [node.node_id for node in desk.pending(hive.view)] == [node_id(1)]
+    read: list[bytes] = []
+    scan = hive.view.scan
+
+    def counted(prefix: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        for row in scan(prefix, reverse=reverse):
+            read.append(row[0])
+            yield row
+
+    monkeypatch.setattr(hive.view, "scan", counted)
+    for number in range(9):
+        foreign = RegisterForeignWorker(
+            session_id=session, node_id=f"old{number}", capabilities=capabilities(), port=50052
+        )
+        _do(hive, desk, foreign)
+    read.clear()
+    assert _come_in(hive, desk, 2) is NodeRights.WORKER
+    assert [node.node_id for node in desk.pending(hive.view)] == sorted([node_id(1), node_id(2)])
+    _do(hive, desk, ApproveNode(node_id=node_id(1), rights=NodeRights.VOTER))
+    assert [node.node_id for node in desk.pending(hive.view)] == [node_id(2)]
+    assert not [key for key in read if key.startswith(keys.NODES)]
 
 
 def test_machines_that_are_coming_in_have_their_places() -> None:
