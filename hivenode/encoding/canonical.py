@@ -18,6 +18,7 @@ DEPTH_MAX: Final = 16
 """Deepest nesting; agreed records use four levels, so this stops only hostile input before Python's stack does."""
 
 _UINT, _NINT, _BYTES, _TEXT, _ARRAY = 0x00, 0x20, 0x40, 0x60, 0x80
+_SIMPLE = 0xE0
 _FALSE, _TRUE, _NULL = 0xF4, 0xF5, 0xF6
 _U64_MAX: Final = (1 << 64) - 1
 
@@ -156,6 +157,24 @@ def _items(data: bytes, position: int, count: int, depth: int) -> tuple[list[Val
         else:
             raise DecodeError(f"the type byte {first:#04x} is not allowed")
     return items, position
+
+
+def refuse_many(data: bytes, items_max: int) -> None:
+    """Raises DecodeError when there are more items in a value, its arrays among them; takes a step for each up to that number.
+
+    An item may be one byte, and reading it takes some hundred times as long as copying that byte.
+    """
+    position, left = 0, items_max
+    while position < len(data):
+        left -= 1
+        if left < 0:
+            raise DecodeError(f"the value has more than {items_max} items")
+        number, major = data[position] & 0x1F, data[position] & 0xE0
+        position += 1
+        if number > 23 and major < _SIMPLE:
+            number, position = read_number(data, position, number)
+        if major in (_TEXT, _BYTES):
+            position += number
 
 
 def decode(data: bytes) -> Value:

@@ -388,6 +388,12 @@ class _Unknown:
 _UNKNOWN: Final = _Unknown()
 
 
+def entries_max(descriptor: Any, field: Any) -> int:
+    """How often a field may stand in its message."""
+    rule = TABLE.get(descriptor.full_name, {}).get(field.name, _UNKNOWN)
+    return rule.most if isinstance(rule, Many) else 1
+
+
 def check(message: Any) -> None:
     """Refuses a request with a field out of its bounds. An optional field counts where it is set."""
     for name, rule, optional in _rules(message.DESCRIPTOR):

@@ -30,7 +30,7 @@ from hivenode.consensus.messages import (
     VoteRequest,
     VoteResponse,
 )
-from hivenode.encoding.canonical import DecodeError, Value, decode, encode
+from hivenode.encoding.canonical import DecodeError, Value, decode, encode, refuse_many
 from hivenode.encoding.node_record import Capabilities, NodeId
 from hivenode.encoding.records import from_value, to_value
 from hivenode.pool.records import AttemptOutcome, BlobRef, TaskSpec
@@ -79,6 +79,12 @@ _MESSAGES: Final[dict[int, tuple[type[Any], _Fields]]] = {
     10: (ReadIndexRequest, (("context", bytes),)),
     11: (ReadIndexResponse, (("context", bytes), ("index", int))),
 }
+EVENT_ITEMS_MAX: Final = 1_024
+"""Numbers, texts and arrays in what a worker tells: the longest list in it is of the machines that have a result."""
+HELLO_ITEMS_MAX: Final = 4 * 4_096 + EVENT_ITEMS_MAX
+"""A hello names four open attempts for each of 1,024 slots, each an array of three."""
+_HELLO: Final = b"\x01"
+"""The second byte of a hello: the first is the array's."""
 _KIND_OF: Final = {kind: number for number, (kind, _) in _MESSAGES.items()}
 _ENTRY_KINDS: Final = {kind.value: kind for kind in EntryKind}
 
@@ -255,6 +261,8 @@ def encode_worker_event(event: WorkerEvent) -> bytes:
 
 def decode_worker_event(data: bytes) -> WorkerEvent:
     """The worker's event of canonical bytes. Raises `DecodeError` for anything else."""
+    is_hello = data[1:2] == _HELLO
+    refuse_many(data, HELLO_ITEMS_MAX if is_hello else EVENT_ITEMS_MAX)
     value: Any = decode(data)
     match value:
         case [1, str(boot_id), capabilities, [*keys]] if type(value[0]) is int:

@@ -23,7 +23,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import DecodeError as ProtobufError
 
 from hivenode.consensus import MemberId
 from hivenode.encoding.canonical import DecodeError
@@ -59,6 +58,7 @@ from hivenode.transport.interceptors.intake import write
 from hivenode.transport.metadata import HIVE_ID, HOPS, HOPS_MAX, PEER_TICKET, value_of
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.pace import STALL_S, Pace
+from hivenode.transport.parsing import parse
 from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
 from hivenode.transport.receptions import Receptions
 from hivenode.transport.services.cluster import pending_node
@@ -538,10 +538,7 @@ async def _moving(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 def _parsed(kind: type[Any], data: bytes) -> Any:
     """The message, each of its fields within its bounds."""
-    try:
-        message = kind.FromString(data)
-    except ProtobufError as error:
-        raise HiveError(Code.INVALID_ARGUMENT, f"this is no {kind.__name__}") from error
+    message = parse(kind, data)
     check(message)
     return message
 

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.copies import acknowledged_copies
@@ -32,9 +31,10 @@ from hivenode.transport.interceptors.calls import (
 )
 from hivenode.transport.interceptors.intake import write
 from hivenode.transport.metadata import COPIES, Metadata
+from hivenode.transport.parsing import parse
 from hivenode.transport.routing import ROUTES, Access, Route, Shape
 from hivenode.transport.services.handlers import Handler
-from hivenode.transport.statuses import SUCCESS_METADATA, MalformedError, error_of
+from hivenode.transport.statuses import SUCCESS_METADATA, error_of
 
 _WHO_AM_I: Final = ROUTES["/hive.HiveService/WhoAmI"]
 NO_TOKEN: Final = "log in first, and send `authorization: Bearer <token>` in the call's metadata"
@@ -157,7 +157,7 @@ class Router(grpc.GenericRpcHandler):
                 call = open_call(route, context, self._check_peer)
 
                 async def here() -> AsyncGenerator[bytes, None]:
-                    request = _parse(route, data)
+                    request = parse(route.request, data)
                     await self._authenticate(call, request)
                     check(request)
                     async with aclosing(handler(request, call)) as messages:
@@ -182,7 +182,7 @@ class Router(grpc.GenericRpcHandler):
     async def _answer(self, call: Call, handler: Handler, data: bytes) -> bytes:
         """A unary call answered by this node."""
         route = call.route
-        request = _parse(route, data)
+        request = parse(route.request, data)
         try:
             async with asyncio.timeout_at(call.deadline):
                 await self._authenticate(call, request)
@@ -244,15 +244,8 @@ def _success_metadata() -> Metadata:
     return (*SUCCESS_METADATA, (COPIES, str(copies))) if copies else SUCCESS_METADATA
 
 
-def _parse(route: Route, data: bytes) -> Any:
-    try:
-        return route.request.FromString(data)
-    except DecodeError as error:
-        raise MalformedError(f"this is no {route.request.DESCRIPTOR.full_name}") from error
-
-
 async def _parse_all(route: Route, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
     async for piece in pieces:
-        request = _parse(route, piece)
+        request = parse(route.request, piece)
         check(request)
         yield request

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import nacl.signing
-from google.protobuf.message import DecodeError as ProtobufError
 
 from hivenode.archives import ArchiveLimits, inspect_task, unpack_task
 from hivenode.cli import logins, private_files
@@ -56,7 +55,7 @@ from hivenode.encoding.records import Record, decode_record, encode_record
 from hivenode.encoding.recovery import RECOVERY_DOMAIN, RecoveryRecord, SignedRecovery, open_recovery
 from hivenode.errors import HiveError, InvariantError
 from hivenode.identity import Identity, verify_signature
-from hivenode.pb import hive_pb2
+from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.commands import COMMANDS
 from hivenode.pool.records import SessionRecord
 from hivenode.runtime.ports import (
@@ -76,7 +75,7 @@ from hivenode.runtime.stores import SnapshotRef
 from hivenode.runtime.tokens import TokenSigner, check_time, open_token, signer_of
 from hivenode.storage import state_file
 from hivenode.storage.log_store import decode_entry, encode_entry
-from hivenode.transport.bounds import check
+from hivenode.transport.bounds import STREAM_ID_BYTES, check
 from hivenode.transport.codec import (
     decode_message,
     decode_worker_event,
@@ -86,6 +85,7 @@ from hivenode.transport.codec import (
     encode_worker_order,
 )
 from hivenode.transport.interceptors.calls import Call
+from hivenode.transport.parsing import COUNTED_FROM_BYTES, parse
 from hivenode.transport.peer_link import read_record
 from hivenode.transport.routing import ROUTES, Route, Shape
 from hivenode.transport.services.cluster import ClusterHandlers
@@ -205,9 +205,16 @@ def _signed_recovery() -> bytes:
 def _peer_message(data: bytes) -> None:
     """One message of PeerService: the first byte says which."""
     requests = _peer_requests()
-    message = requests[data[0] % len(requests)].FromString(data[1:]) if data else None
-    if message is not None:
-        check(message)
+    if data:
+        check(parse(requests[data[0] % len(requests)], data[1:]))
+
+
+_PADDING: Final = nodepool_pb2.UploadTaskRequest(task_data=bytes(COUNTED_FROM_BYTES)).SerializeToString()
+
+
+def _large_request(data: bytes) -> None:
+    """Fields behind one that is so long that all are counted."""
+    parse(nodepool_pb2.UploadTaskRequest, _PADDING + data)
 
 
 @cache
@@ -240,7 +247,7 @@ class _Api:
         if not data:
             return
         route = self.routes[data[0] % len(self.routes)]
-        request = route.request.FromString(data[1:])
+        request = parse(route.request, data[1:])
         check(request)
         handler = self._handlers.get(route.method)
         if handler is not None:
@@ -290,6 +297,7 @@ _GOOD: Final[dict[str, Any]] = {
     "email": "a@b",
     "signature": b"s" * 64,
     "callee_nonce": b"n" * CHALLENGE_BYTES,
+    "stream": b"s" * STREAM_ID_BYTES,
     "sha256": "a" * 64,
     "action": "remove",
     "rights": "worker",
@@ -548,18 +556,25 @@ def decoders() -> dict[str, Decoder]:
             name="API request",
             reads=("bounds.check",),
             seeds=_api_seeds(),
-            errors=(ProtobufError, HiveError),
+            errors=(HiveError,),
             call=lambda data: _api().call(data),
         ),
         Decoder(
             name="peer request",
-            reads=("bounds.check",),
+            reads=("bounds.check", "parsing.parse"),
             seeds=tuple(
                 bytes([number]) + _filled(request()).SerializeToString()
                 for number, request in enumerate(_peer_requests())
             ),
-            errors=(ProtobufError, HiveError),
+            errors=(HiveError,),
             call=_peer_message,
+        ),
+        Decoder(
+            name="large request",
+            reads=("parsing.parse",),
+            seeds=(_filled(nodepool_pb2.UploadTaskRequest()).SerializeToString(),),
+            errors=(HiveError,),
+            call=_large_request,
         ),
         Decoder(
             name="token",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,6 +139,18 @@ def test_every_kind_of_message_is_tried() -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_an_event_survives_its_encoding(event: WorkerEvent) -> None:
     assert decode_worker_event(encode_worker_event(event)) == event
+
+
+def test_an_event_with_more_items_than_any_may_have_is_refused_before_they_are_read() -> None:
+    key = AttemptKey(user="", task_id="", attempt=0)
+    hello = next(event for event in EVENTS if isinstance(event, WorkerHello))
+    most = replace(hello, open=(key,) * 4_096)
+    assert decode_worker_event(encode_worker_event(most)) == most
+    with pytest.raises(DecodeError, match="more than 17408 items"):
+        decode_worker_event(encode_worker_event(replace(hello, open=(key,) * 4_352)))
+    ended = next(event for event in EVENTS if isinstance(event, AttemptEnded))
+    with pytest.raises(DecodeError, match="more than 1024 items"):
+        decode_worker_event(encode_worker_event(replace(ended, holders=(NodeId(""),) * 1_024)))
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: type(order).__name__)
