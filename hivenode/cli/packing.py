@@ -1,9 +1,11 @@
-"""Between folders and ZIPs: a task's folder is packed to be sent, a result is unpacked without trusting its names."""
+"""Between folders and ZIPs: a task's folder is packed to be sent, a result is unpacked without trusting its names; and a
+look at a bare script, which the hive does not compile."""
 
 from __future__ import annotations
 
 import shutil
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -22,6 +24,31 @@ _RESULT_BYTES_MAX: Final = 64 * 1024**3
 """A result is bounded by the worker already; this bounds what a lying one can write here."""
 _FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The same folder gives the same bytes, so that the same task id can be sent again."""
+
+
+def check_script(path: Path) -> None:
+    """Refuses a file `.py` that does not compile on this machine, before anything is sent; what is no text the hive will tell.
+
+    Raises:
+        HiveError: INVALID_TASK, with the line.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        return
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        return
+    if "\0" in text:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What is odd in the script is told where it runs.
+            compile(text, path.name, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise HiveError(Code.INVALID_TASK, f"{path}{where} does not compile: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError):
+        pass  # More than this compiler takes; it may run elsewhere.
 
 
 def pack_folder(folder: Path, target: Path) -> int:

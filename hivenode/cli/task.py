@@ -60,6 +60,7 @@ def run_task(
     path: Path, wait: bool, task_id: str, time_limit: int | None, retries: int | None, output: Path | None, **asked: Any
 ) -> None:
     """Submit PATH: a Python script, a ZIP, or a folder with a main.py."""
+    from hivenode.cli.packing import check_script
     from hivenode.cli.peer import connect
     from hivenode.cli.transfers import check_output, upload
     from hivenode.pb import hive_pb2
@@ -68,6 +69,7 @@ def run_task(
         raise click.UsageError("--output goes with --wait; `hivenode task result ID --output DIR` fetches it later")
     settings = current_settings()
     check_output(output)
+    check_script(path)
     options = hive_pb2.TaskOptions(
         dependencies=asked.pop("after"), time_limit_s=time_limit or 0, retries=retries, **asked
     )

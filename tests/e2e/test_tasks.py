@@ -43,6 +43,13 @@ def test_exit_code_three_is_failed_with_the_code(user: User) -> None:
     assert user.logs("t") == "before\n"
 
 
+def test_script_that_is_no_python_is_failed_and_its_wrong_line_is_in_the_log(user: User) -> None:
+    user.upload("t", "print('before')\nthis is no python\n")
+    assert user.ended("t").state == "FAILED"
+    assert "line 2" in user.logs("t")
+    assert "SyntaxError" in user.logs("t")
+
+
 def test_exception_is_failed_and_its_traceback_is_in_the_log(user: User) -> None:
     user.upload("t", "raise RuntimeError('no luck')\n")
     assert user.ended("t").state == "FAILED"

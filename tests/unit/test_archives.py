@@ -6,6 +6,8 @@ import os
 import random
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -27,6 +29,8 @@ from hivenode.archives import (
 )
 from hivenode.errors import Code, HiveError
 
+_INSPECTION_CPU_S = 10
+"""Of a child process, its imports and all: some 0.1 s when nothing is compiled, and minutes when the worst is."""
 LIMITS = ArchiveLimits()
 SMALL = ArchiveLimits(
     members_max=20, unpacked_bytes_max=1 << 20, ratio_floor_bytes=1 << 14, depth_max=4, path_bytes_max=100
@@ -99,13 +103,40 @@ def test_bare_script_is_a_task(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [b"", b"  \n", b"\xff\xfe\x00", b"print('a\0b')", b"this is no python", b"(" * 5_000, b"-" * 200_000 + b"1"],
-    ids=["empty", "blank", "binary", "nul", "prose", "brackets", "deep"],
+    [b"", b"  \n", b"\xff\xfe\x00", b"print('a\0b')"],
+    ids=["empty", "blank", "binary", "nul"],
 )
 def test_what_is_no_zip_and_no_script_is_refused(tmp_path: Path, source: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(source)
     assert "no ZIP and no Python script" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ("a" + "\u0301\u0323" * (LIMITS.script_bytes_max // 4 - 8) + "=1").encode(),
+        b"def f():0\n" * (LIMITS.script_bytes_max // 10),
+        b"-" * 200_000 + b"1",
+        b"(" * 5_000,
+        b"this is no python",
+    ],
+    ids=["marks", "functions", "deep", "brackets", "prose"],
+)
+def test_script_is_never_compiled_where_it_is_inspected(tmp_path: Path, source: bytes) -> None:
+    """A compiler may need minutes or gigabytes for foreign text; where the task runs it is bounded."""
+    path = tmp_path / "x"
+    path.write_bytes(source)
+    bounded = f"""if True:
+        import resource
+        from pathlib import Path
+        from hivenode.archives import ArchiveLimits, inspect_task
+
+        resource.setrlimit(resource.RLIMIT_CPU, ({_INSPECTION_CPU_S}, {_INSPECTION_CPU_S}))
+        print(inspect_task(Path({str(path)!r}), ArchiveLimits()).entry)
+    """
+    done = subprocess.run([sys.executable, "-c", bounded], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "main.py\n", "")
 
 
 def test_script_over_its_bound_is_refused(tmp_path: Path) -> None:

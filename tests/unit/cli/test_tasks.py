@@ -38,6 +38,23 @@ def test_script_goes_as_it_is_with_all_that_was_asked_for(hive: SmallHive, at_hi
     assert options.retries == 0
 
 
+def test_script_with_a_wrong_line_is_refused_before_it_is_sent(hive: SmallHive, at_hive: Invoke, script: Path) -> None:
+    script.write_text("print('hello')\nprint('hello'\n")
+    result = at_hive("task", "run", str(script), "--json")
+    assert (result.exit_code, json.loads(result.stdout)["error"]["name"]) == (4, "INVALID_TASK")
+    assert "line 2" in result.stdout
+    assert not hive.uploads
+
+
+@pytest.mark.parametrize("source", [b"\0", b"\xff", b"-" * 200_000 + b"1"], ids=["nul", "no text", "deep"])
+def test_script_that_cannot_be_checked_here_is_sent(
+    hive: SmallHive, at_hive: Invoke, script: Path, source: bytes
+) -> None:
+    script.write_bytes(source)
+    assert at_hive("task", "run", str(script), "--id", "t").exit_code == 0
+    assert hive.uploads["t"] == source
+
+
 def test_folder_is_zipped_the_same_way_each_time(hive: SmallHive, at_hive: Invoke, tmp_path: Path) -> None:
     folder = tmp_path / "job"
     (folder / "sub").mkdir(parents=True)
