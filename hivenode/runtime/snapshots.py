@@ -72,6 +72,13 @@ class Offered(Enum):
     """What was under way is given up for it."""
 
 
+def _given_up(work: asyncio.Future[Any]) -> None:
+    """Nobody waits any more for what ended here, and what the disk, or the end of the node, refused is told to nobody."""
+    error = None if work.cancelled() else work.exception()
+    if error is not None and not isinstance(error, HiveError):
+        _log.error("a snapshot that was given up failed", exc_info=error)
+
+
 class SnapshotFetch:
     """Which offer is fetched, and whether it is tried once more: the decisions, without the waiting."""
 
@@ -158,7 +165,11 @@ class SnapshotFetcher:
         """In a thread, one at a time: that of a fetch which was given up comes to its end first."""
         await self._thread_ended()
         self._at_work = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-        return await asyncio.shield(self._at_work)
+        try:
+            return await asyncio.shield(self._at_work)
+        except asyncio.CancelledError:
+            self._at_work.add_done_callback(_given_up)
+            raise
 
     async def _thread_ended(self) -> None:
         while self._at_work is not None and not self._at_work.done():

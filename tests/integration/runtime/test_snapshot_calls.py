@@ -6,8 +6,10 @@ A snapshot of the leader's that comes meanwhile is installed at once, and the co
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,11 +163,16 @@ async def test_a_snapshot_that_is_not_unpacked_when_its_member_ends_is_given_up(
         unpacking = Copies(member, "state folder made")
         await _falls_behind(member, leader)
         await until(lambda: unpacking.begun == 1)
+        untold: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: untold.append(context))
         await member.replica.stop()
         await until(member.snapshots._ended.is_set)
         unpacking.free.set()
         assert member.task is not None
         await member.task
+        member.replica._fetcher._at_work = None
+        gc.collect()
+        assert untold == [], "the end of a node is no failure to tell of"
         assert unpacking.unpacked == 0
         assert [path.name for path in member.folder.glob("state*")] == ["state"]
 
