@@ -47,7 +47,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerSession,
 )
-from hivenode.runtime.rate_limit import origin_key
+from hivenode.runtime.rate_limit import RateLimit, origin_key
 from hivenode.runtime.refusals import Refusals
 from hivenode.runtime.streams import closing
 from hivenode.transport.bounds import check
@@ -70,6 +70,9 @@ JOIN_TIMEOUT_S: Final = 20.0
 MANAGE_TIMEOUT_S: Final = 20.0
 """A change of the configuration commits twice and perhaps waits for an election."""
 
+JOINS_PER_MINUTE_MAX: Final = 120
+"""Machines that come in through one node from one address, or one /64 of IPv6: some dozens may start at once behind one router.
+Each costs the leader an entry and a look at all its machines."""
 WORKER_STREAMS_MAX: Final = 4
 """Streams of orders that a node without voter right may have standing: one, and some that it does not know to be gone."""
 NAMED_CODES: Final = frozenset(
@@ -138,6 +141,7 @@ class PeerServer:
         self._on_lan = on_lan
         self._node_calls = node_calls
         self._receptions = Receptions()
+        self._joins = RateLimit("machines that come in from this address", JOINS_PER_MINUTE_MAX)
         self._streams: Counter[NodeId] = Counter()
         self._working: dict[tuple[NodeId, bytes], _Working] = {}
         self._forward_join = forward_join
@@ -319,17 +323,11 @@ class PeerServer:
             token_key=request.token_key,
             token_signature=request.token_signature,
         )
-        try:
-            offer = await self._host.accept_join(caller, signed, claim)
-        except HiveError as error:
-            if error.code is not Code.NO_LEADER or hops >= HOPS_MAX:
-                raise
-            remaining_s = context.time_remaining()
-            deadline_s = min(JOIN_TIMEOUT_S, JOIN_TIMEOUT_S if remaining_s is None else remaining_s)
-            leader = await self._leadership.leader(deadline_s)
-            if leader.node_id == self._identity.node_id:
-                raise
-            offer = await self._forward_join(leader, self._leadership.hive_id(), signed, deadline_s, claim, hops + 1)
+        if self._admits(caller):
+            offer = await self._offer(caller, signed, claim, hops, context)
+        else:
+            with self._coming_in(context):
+                offer = await self._offer(caller, signed, claim, hops, context)
         return hive_pb2.JoinResponse(
             hive_id=offer.hive_id,
             members=[encode_record(member) for member in offer.members],
@@ -341,6 +339,34 @@ class PeerServer:
             later_sequence=offer.later_sequence,
             applied_index=offer.index,
         )
+
+    async def _offer(
+        self, caller: NodeId, signed: SignedNodeRecord, claim: JoinClaim, hops: int, context: Context
+    ) -> JoinOffer:
+        """The leader's answer, which may be this node."""
+        try:
+            return await self._host.accept_join(caller, signed, claim)
+        except HiveError as error:
+            if error.code is not Code.NO_LEADER or hops >= HOPS_MAX:
+                raise
+            remaining_s = context.time_remaining()
+            deadline_s = min(JOIN_TIMEOUT_S, JOIN_TIMEOUT_S if remaining_s is None else remaining_s)
+            leader = await self._leadership.leader(deadline_s)
+            if leader.node_id == self._identity.node_id:
+                raise
+            return await self._forward_join(leader, self._leadership.hive_id(), signed, deadline_s, claim, hops + 1)
+
+    @contextmanager
+    def _coming_in(self, context: Context) -> Iterator[None]:
+        """Counts a machine of an address that is taken in; one that is refused does not count. Raises RATE_LIMITED."""
+        origin = origin_key(origin_of(context.peer()))
+        self._joins.take(origin, self._now_ms())
+        try:
+            yield
+        except HiveError as error:
+            if error.code is not Code.OUTCOME_UNKNOWN:
+                self._joins.give_back(origin)
+            raise
 
     # --- consensus -----------------------------------------------------------------------------------------------
 

@@ -192,6 +192,7 @@ class Ports:
         self.addresses: tuple[str, ...] = ()
         self.barriers = 0
         self.joined: list[tuple[NodeId, SignedNodeRecord]] = []
+        self.refused_joins = Code.SUCCESS
 
     # Accounts
 
@@ -517,6 +518,8 @@ class Ports:
     async def accept_join(self, through: NodeId, record: SignedNodeRecord, claim: JoinClaim) -> JoinOffer:
         if self.where is not Standing.LEADER:
             raise HiveError(Code.NO_LEADER, "ask the leader")
+        if self.refused_joins is not Code.SUCCESS:
+            raise HiveError(self.refused_joins, "not now")
         self.joined.append((open_record(record, verify_signature).node_id, record))
         leader = PeerAddress(node_id=self.identity.node_id, addresses=self.addresses)
         return JoinOffer(hive_id=self.hive, members=(self.record(),), leader=leader, voter_rights=True)

@@ -32,6 +32,7 @@ from hivenode.runtime.ports import (
 from hivenode.runtime.stores import SnapshotRef
 from hivenode.transport.limits import Limits
 from hivenode.transport.peer_link import SERVICE, Connection
+from hivenode.transport.peer_service import JOINS_PER_MINUTE_MAX
 from hivenode.transport.statuses import code_in
 from tests.integration.transport.parts import DEADLINE_S, HIVE, Node, capabilities, nodes
 from tests.support.relay import relay
@@ -280,6 +281,34 @@ async def test_a_stranger_cannot_pose_as_a_follower_that_forwards_a_join() -> No
         leader.admitted = False
         error = await _failure(joiner.peers.join(leader.address, HIVE, other.ports.record(), DEADLINE_S, hops=1))
         assert error.code is Code.PEER_REJECTED
+
+
+async def test_machines_that_come_in_from_one_address_have_a_rate_and_those_from_elsewhere_do_not_wait_for_it() -> None:
+    async with nodes(3) as (callee, joiner, elsewhere):
+        callee.admitted = False
+
+        async def come_in_without_end() -> None:
+            for _ in range(10 * JOINS_PER_MINUTE_MAX):
+                await joiner.peers.join(callee.address, HIVE, joiner.ports.record(), DEADLINE_S)
+
+        assert (await _failure(come_in_without_end())).code is Code.RATE_LIMITED
+        assert len(callee.ports.joined) >= JOINS_PER_MINUTE_MAX
+        async with relay(callee.server.peer_address, "127.0.0.2") as address:
+            there = PeerAddress(node_id=callee.id, addresses=(address,))
+            assert await elsewhere.peers.join(there, HIVE, elsewhere.ports.record(), DEADLINE_S)
+        callee.admitted = True
+        assert await joiner.peers.join(callee.address, HIVE, joiner.ports.record(), DEADLINE_S)
+
+
+async def test_machines_that_are_refused_do_not_count_as_coming_in() -> None:
+    async with nodes(2) as (callee, joiner):
+        callee.admitted = False
+        callee.ports.refused_joins = Code.PEER_REJECTED
+        for _ in range(2 * JOINS_PER_MINUTE_MAX):
+            error = await _failure(joiner.peers.join(callee.address, HIVE, joiner.ports.record(), DEADLINE_S))
+            assert error.code is Code.PEER_REJECTED
+        callee.ports.refused_joins = Code.SUCCESS
+        assert await joiner.peers.join(callee.address, HIVE, joiner.ports.record(), DEADLINE_S)
 
 
 async def test_a_join_does_not_go_in_circles() -> None:
