@@ -52,7 +52,7 @@ from hivenode.transport.statuses import MalformedError
 SMALL_BYTES_MAX: Final = 4 << 20
 """gRPC's own default, which every client is made for."""
 PIECE_BYTES_MAX: Final = 8 << 20
-"""A piece of a streamed upload; the hive's own clients send 1 MiB."""
+"""A piece of a streamed upload; the command line sends 128 KiB."""
 UNCOUNTED_BYTES: Final = 64 << 10
 """Requests up to this size are held by the number of calls alone: as many as there can be calls take 256 MiB."""
 HELD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX

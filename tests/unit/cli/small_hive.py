@@ -37,6 +37,7 @@ class SmallHive:
     """State that tests read and set, and the server in front of it."""
 
     def __init__(self) -> None:
+        self.piece_bytes_max = 0
         self.passwords: dict[str, str] = {}
         self.tokens: dict[str, str] = {}
         self.balances: dict[str, int] = {}
@@ -149,7 +150,9 @@ class SmallHive:
         self._user(context)
         header = next(pieces).header
         task_id = header.task_id or "task-1"
-        self.uploads[task_id] = b"".join(piece.data for piece in pieces)
+        data = [piece.data for piece in pieces]
+        self.piece_bytes_max = max(map(len, data), default=0)
+        self.uploads[task_id] = b"".join(data)
         self.options[task_id] = header.options
         self._fail("after UploadTaskStream", context)
         return hive_pb2.UploadTaskStreamResponse(task_id=task_id, cpt_held=5, copies=2)

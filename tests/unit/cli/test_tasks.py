@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 
 from hivenode.cli import peer
 from hivenode.errors import Code
+from hivenode.transport.pace import STALL_S
 from tests.unit.cli.conftest import Invoke
 from tests.unit.cli.small_hive import LOG, SmallHive, result_zip
+
+SLOW_LINE_BITS_PER_S = 20_000
 
 
 @pytest.fixture
@@ -75,6 +79,17 @@ def test_folder_with_a_symbolic_link_is_a_usage_error(hive: SmallHive, at_hive: 
     (folder / "main.py").symlink_to("/etc/hostname")
     assert at_hive("task", "run", str(folder)).exit_code == 2
     assert not hive.uploads
+
+
+def test_a_slow_line_brings_a_piece_before_the_hive_gives_the_upload_up(
+    hive: SmallHive, at_hive: Invoke, tmp_path: Path
+) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "main.py").write_text("print(1)")
+    (folder / "data.bin").write_bytes(os.urandom(3 << 20))
+    assert at_hive("task", "run", str(folder), "--id", "t1").exit_code == 0
+    assert hive.piece_bytes_max * 8 / STALL_S <= SLOW_LINE_BITS_PER_S
 
 
 def test_large_upload_arrives_whole_in_pieces(hive: SmallHive, at_hive: Invoke, tmp_path: Path) -> None:
