@@ -347,7 +347,7 @@ class Daemon:
         )
 
     def _served(self, identity: Identity) -> ServedPorts:
-        registry = NodeRegistry(
+        self._registry = NodeRegistry(
             local=self._local, coordinator=lambda: self._coordinator, connected=lambda: self._host.connected
         )
         status = NodeStatus(
@@ -365,7 +365,7 @@ class Daemon:
             certificate=self._certificate,
             accounts=self._accounts,
             machine_owner=self._claim_code,
-            registry=registry,
+            registry=self._registry,
             tasks=self._tasks,
             status=status,
             cluster=self._cluster,
@@ -427,6 +427,7 @@ class Daemon:
         self._supervisor.run(self._coordinator.run(), "coordinator")
         self._supervisor.run(keeper.run(), "voters")
         self._supervisor.run(search.run(), "members")
+        self._supervisor.run(self._registry.run(), "registry")
         self._digests = DigestKeeper(replica=replica, ask=self._compare_digest)
         self._supervisor.run(self._digests.run(), "digests")
         replica.on_leadership(lambda: self._leader_moved(replica))

@@ -372,6 +372,17 @@ class TakeOutNode(Record):
     decided_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropForeignWorkers(Record):
+    """Takes workers that are no hivenodes off the list, whoever they belong to: they are silent, or an operator says so.
+
+    An id that is none of such a worker by now is passed over. Reply: number = how many went.
+    """
+
+    KIND = 146
+    node_ids: tuple[str, ...]
+
+
 COMMANDS: Final = RecordFamily(
     CreateHive,
     RegisterUser,
@@ -403,6 +414,7 @@ COMMANDS: Final = RecordFamily(
     DenyNode,
     RevokeNode,
     TakeOutNode,
+    DropForeignWorkers,
 )
 
 Command: TypeAlias = (
@@ -436,5 +448,6 @@ Command: TypeAlias = (
     | DenyNode
     | RevokeNode
     | TakeOutNode
+    | DropForeignWorkers
 )
 """What `COMMANDS.decode` returns."""

@@ -11,8 +11,15 @@ from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.state_view import ReadView, StateView
 from hivenode.errors import Code, HiveError
 from hivenode.pool import keys, validation
-from hivenode.pool.commands import AdmitNode, RegisterForeignWorker, RemoveNode, Reply, UnregisterNode
-from hivenode.pool.context import DONE, Context, bump, count
+from hivenode.pool.commands import (
+    AdmitNode,
+    DropForeignWorkers,
+    RegisterForeignWorker,
+    RemoveNode,
+    Reply,
+    UnregisterNode,
+)
+from hivenode.pool.context import DONE, Context, bump, count, done
 from hivenode.pool.events import NodeChanged, NodeRemoved
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights
 from hivenode.pool.tasks import give_up_attempt, node_tails, task_at
@@ -22,6 +29,9 @@ REMOVED_MAX: Final = 4_096
 safe: what is remembered only spares the hive a node that its owner meant to be rid of."""
 FOREIGN_WORKERS_MAX: Final = 1_000
 """Foreign workers of one user: they cost the hive a row each and are given nothing."""
+
+FOREIGN_DROPPED_MAX: Final = 256
+"""Foreign workers that one entry takes off the list."""
 
 
 def find_node(view: ReadView, node_id: str) -> NodeEntry | None:
@@ -202,3 +212,16 @@ def unregister_node(ctx: Context, command: UnregisterNode) -> Reply:
         raise HiveError(Code.PERMISSION_DENIED, f"The node {command.node_id} is not yours to take off the list.")
     _remove(ctx, entry)
     return DONE
+
+
+def drop_foreign_workers(ctx: Context, command: DropForeignWorkers) -> Reply:
+    """Takes foreign workers off the list. Reply: number = how many."""
+    if len(command.node_ids) > FOREIGN_DROPPED_MAX:
+        raise HiveError(Code.INVALID_ARGUMENT, f"One entry names {FOREIGN_DROPPED_MAX} workers at most.")
+    dropped = 0
+    for node_id in command.node_ids:
+        entry = find_node(ctx.view, node_id)
+        if entry is not None and entry.kind is NodeKind.FOREIGN:
+            _remove(ctx, entry)
+            dropped += 1
+    return done(number=dropped)

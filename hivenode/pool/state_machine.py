@@ -58,6 +58,7 @@ from hivenode.pool.commands import (
     CreateJoinToken,
     DenyNode,
     DissolveHive,
+    DropForeignWorkers,
     EndAttempt,
     Envelope,
     LogIn,
@@ -172,6 +173,8 @@ def _dispatch(ctx: Context, command: Command) -> Reply:
             return nodes.register_foreign_worker(ctx, command)
         case UnregisterNode():
             return nodes.unregister_node(ctx, command)
+        case DropForeignWorkers():
+            return nodes.drop_foreign_workers(ctx, command)
         case Sweep():
             return submission.sweep(ctx, command)
         case DissolveHive():

@@ -38,8 +38,8 @@ from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError
 from hivenode.identity import identity_of
 from hivenode.pool import queries
-from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode
-from hivenode.pool.records import NodeKind, NodeRights, WayOut
+from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, DropForeignWorkers
+from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, WayOut
 from hivenode.runtime.departures import CONFIRMS_DEPARTURE, departure
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import LocalNode, node_of
@@ -208,7 +208,7 @@ class HiveCluster:
         if replica is not None and replica.leads:
             leaving = order.action in (ClusterAction.REMOVE, ClusterAction.REVOKE)
             going = self._resolve(replica, order.node) if leaving else None
-            if going != self._local.node_id:
+            if going is None or going.node_id != self._local.node_id:
                 return await self.carry_out(order, deadline_s)
             self._refuse_departure(replica, order, self._local.node_id)
             await self._make_room(replica, deadline_s)
@@ -232,7 +232,10 @@ class HiveCluster:
                 return ClusterAnswer(node=order.node, expires_ms=made.number)
             case ClusterAction.APPROVE | ClusterAction.DENY:
                 return await self._decide(replica, order, deadline_s)
-        node = self._resolve(replica, order.node)
+        entry = self._resolve(replica, order.node)
+        if entry.kind is NodeKind.FOREIGN:
+            return await self._drop(replica, order, entry, deadline_s)
+        node = entry.node_id
         match order.action:
             case ClusterAction.TRANSFER:
                 await self._hand_over(replica, self._voter_of(replica, node))
@@ -252,6 +255,19 @@ class HiveCluster:
                 if was_member:
                     await self._await_departure(replica, node, deadline_s)
         return ClusterAnswer(node=node)
+
+    @staticmethod
+    async def _drop(replica: Replica, order: ClusterOrder, entry: NodeEntry, deadline_s: float) -> ClusterAnswer:
+        """Takes a user's worker off the list. Raises INVALID_ARGUMENT when something else is wanted of it."""
+        if order.action is not ClusterAction.REMOVE:
+            raise HiveError(
+                Code.INVALID_ARGUMENT,
+                f"{entry.node_id} is a worker that {entry.owner} registered, and no machine of the hive: it can be removed",
+            )
+        drop = DropForeignWorkers(node_ids=(entry.node_id,))
+        accepted(await replica.propose(drop, deadline_s=deadline_s))
+        _log.info("a user's worker was taken off the list", node=entry.node_id, owner=entry.owner)
+        return ClusterAnswer(node=entry.node_id)
 
     async def _see_off(self, replica: Replica, order: ClusterOrder, node: NodeId, deadline_s: float) -> int:
         """Returns when the node may be taken out by this one; as `_refuse_departure`. Raises INVALID_ARGUMENT, NO_LEADER, too."""
@@ -354,10 +370,12 @@ class HiveCluster:
             await changed.wait()
 
     @staticmethod
-    def _resolve(replica: Replica, name: str) -> NodeId:
-        """A node of the hive by its id or an unmistakable beginning of it."""
-        known = [entry.node_id for entry in queries.nodes(replica.view()) if entry.kind is NodeKind.HIVE]
-        found = [node for node in known if name and node.startswith(name)]
+    def _resolve(replica: Replica, name: str) -> NodeEntry:
+        """A node by its id or an unmistakable beginning of it: a machine of the hive, or else a worker that a user registered."""
+        fitting = [entry for entry in queries.nodes(replica.view()) if name and entry.node_id.startswith(name)]
+        # Whoever gives a worker such a name must not come between an operator and a machine; nor its own longer names.
+        found = [entry for entry in fitting if entry.kind is NodeKind.HIVE] or fitting
+        found = [entry for entry in found if entry.node_id == name] or found
         if not found:
             raise HiveError(Code.NODE_NOT_FOUND, f"the hive has no node {name[:64]}")
         if len(found) > 1:

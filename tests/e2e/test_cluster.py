@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hivenode.pb import hive_pb2
+from hivenode.pb import hive_pb2, nodepool_pb2
+from tests.e2e.user import NODES, User
 from tests.support.daemons import Daemon, Hive, hive, wait_for
 
 
@@ -55,6 +56,21 @@ def test_leadership_goes_where_it_is_wanted(three: Hive) -> None:
     wait_for("the new leader", lambda: three.leader() if three.leader() is wanted else None)
     refused = run(other, "transfer", "nobody", "--json")
     assert (refused.returncode, json.loads(refused.stdout)["error"]["name"]) == (4, "NODE_NOT_FOUND")
+
+
+@pytest.mark.parametrize("at_leader", [True, False])
+def test_a_worker_that_a_user_registered_is_taken_off_the_list_by_an_operator(three: Hive, at_leader: bool) -> None:
+    user = User.new(three.leader())
+    name = f"box-{user.name}"
+    user.call(
+        f"{NODES}RegisterWorkerNode", nodepool_pb2.RegisterWorkerNodeRequest(node_id=name), nodepool_pb2.StatusResponse
+    )
+    asked = three.leader() if at_leader else three.followers()[0]
+    refused = run(asked, "revoke", name, "--json")
+    assert (refused.returncode, json.loads(refused.stdout)["error"]["name"]) == (4, "INVALID_ARGUMENT")
+    assert answer(asked, "remove", name)["node_id"] == name
+    listed = user.call(f"{NODES}GetNodeList", nodepool_pb2.GetNodeListRequest(), nodepool_pb2.GetNodeListResponse)
+    assert sorted(node.node_id for node in listed.nodes) == sorted(daemon.node_id for daemon in three)
 
 
 def test_a_node_that_leaves_is_out_its_daemon_stops_and_a_restart_is_refused(three: Hive) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from hivenode.encoding.node_record import Capabilities
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.runtime.ports import HiveStatus, NodeListing, Registry
 from hivenode.transport.interceptors.calls import Call
 from hivenode.transport.services.handlers import Handler
+
+LIST_BYTES_MAX: Final = (4 << 20) - (64 << 10)
+"""Of the documented list of machines: programs of others refuse a message over 4 MiB, and then see none at all."""
+_FRAME_BYTES: Final = 8
+"""Around each machine in the list, at the most."""
 
 
 def _worker_info(node: NodeListing) -> Any:
@@ -56,6 +62,16 @@ def _node(node: NodeListing) -> Any:
         trust_level=node.trust_level,
         last_heartbeat_ms=node.last_heartbeat_ms,
     )
+
+
+def cut(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Those from the beginning that are no more than `LIST_BYTES_MAX` together."""
+    left = LIST_BYTES_MAX
+    for node in nodes:
+        left -= node.ByteSize() + _FRAME_BYTES
+        if left < 0:
+            return
+        yield node
 
 
 class NodeHandlers:
@@ -116,7 +132,7 @@ class NodeHandlers:
         return nodepool_pb2.StatusResponse(success=True, message="status noted", status=status)
 
     async def node_list(self, request: Any, call: Call) -> Any:
-        return nodepool_pb2.GetNodeListResponse(nodes=[_worker_info(node) for node in await self._registry.nodes()])
+        return nodepool_pb2.GetNodeListResponse(nodes=cut(map(_worker_info, await self._registry.nodes())))
 
     async def nodes(self, request: Any, call: Call) -> Any:
         return hive_pb2.ListNodesResponse(nodes=[_node(node) for node in await self._registry.nodes()])

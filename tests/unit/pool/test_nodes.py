@@ -7,8 +7,9 @@ import dataclasses
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code
 from hivenode.pool import invariants, queries
-from hivenode.pool.commands import AdmitNode, RegisterForeignWorker, RemoveNode, UnregisterNode
+from hivenode.pool.commands import AdmitNode, DropForeignWorkers, RegisterForeignWorker, RemoveNode, UnregisterNode
 from hivenode.pool.events import AttemptRevoked, NodeChanged, NodeRemoved
+from hivenode.pool.nodes import FOREIGN_DROPPED_MAX
 from hivenode.pool.records import NodeKind, NodeRights, TaskState
 from tests.unit.pool.driver import START_MS, Hive, capabilities, node_id, signed_record
 
@@ -115,6 +116,21 @@ def test_foreign_worker_never_takes_the_id_of_a_node_but_gives_way_to_its_key() 
     assert hive.entry_of(1).kind is NodeKind.HIVE
     hive.refused(foreign(alice, node_id(1)), Code.NODE_EXISTS)
     hive.refused(UnregisterNode(session_id=alice, node_id=node_id(1)), Code.PERMISSION_DENIED)
+    invariants.check(hive.view)
+
+
+def test_foreign_workers_are_dropped_whoever_they_belong_to_and_nodes_never() -> None:
+    hive = Hive()
+    alice, bob = hive.user("alice"), hive.user("bob")
+    hive.do(admission(1))
+    hive.do(foreign(alice, "hers"))
+    hive.do(foreign(bob, "his"))
+    hive.do(foreign(bob, "stays"))
+    reply = hive.do(DropForeignWorkers(node_ids=("hers", "his", "none", node_id(1), "a\0b")))
+    assert (reply.number, {entry.node_id for entry in queries.nodes(hive.view)}) == (2, {node_id(1), "stays"})
+    assert [event.node_id for event in hive.events if isinstance(event, NodeRemoved)] == ["hers", "his"]
+    too_many = tuple(f"n{number}" for number in range(FOREIGN_DROPPED_MAX + 1))
+    hive.refused(DropForeignWorkers(node_ids=too_many), Code.INVALID_ARGUMENT)
     invariants.check(hive.view)
 
 
