@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import calls, flood, fuzz, life, pipeline
+from tests.bench import calls, cost, flood, fuzz, life, pipeline
 from tests.bench.figures import HEAD, Report, line
 from tests.bench.setting import Setting
 
@@ -25,6 +25,7 @@ CASES: Final[dict[str, Callable[[Setting], None]]] = {
     "balance": calls.balance,
     "lists": calls.lists,
     "transfers": calls.transfers,
+    "cost": cost.cost,
     "sandbox": pipeline.sandbox,
     "docker": pipeline.docker,
     "batch": pipeline.batch,
