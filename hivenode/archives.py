@@ -14,11 +14,12 @@ Rules
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, unique
@@ -36,7 +37,10 @@ TASK_LOG_NAME: Final = "log.task.txt"
 
 _FINDER_FOLDER: Final = "__MACOSX/"
 """Metadata that macOS adds to every ZIP; left out, or no such ZIP would have a single top folder."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PIECE_BYTES: Final = 256 * 1024
+_PACKED_EXTRA_BYTES: Final = 64 * 1024
+"""What no compressor needs; gigabytes that unpack to nothing would be one piece of work that cannot be broken off."""
 _LOCAL_HEADER: Final = struct.Struct("<4sHHHHHIIIHH")
 _END_RECORD: Final = struct.Struct("<4sHHHHIIH")
 _ENCRYPTION_FLAGS: Final = 0x1 | 0x40 | 0x2000
@@ -140,13 +144,12 @@ def _shown(name: str) -> str:
 # --- inspection ----------------------------------------------------------------------------------------------------
 
 
-def inspect_task(path: Path, limits: ArchiveLimits, *, read_all: bool = True) -> TaskArchive:
-    """Finds out what a task is, and that it is within the bounds.
+def inspect_task(path: Path, limits: ArchiveLimits) -> TaskArchive:
+    """Finds out what a task is, and that what it says of itself is within the bounds; of a ZIP the directory is read.
 
     Args:
         path: the uploaded file.
         limits: the bounds.
-        read_all: also unpack every member into nothing, so that damage is found now. A worker that unpacks at once needs not.
     Raises:
         HiveError: INVALID_TASK, with the member and the bound in the message.
     """
@@ -154,8 +157,30 @@ def inspect_task(path: Path, limits: ArchiveLimits, *, read_all: bool = True) ->
         head = file.read(4)
     if head in (b"PK\x03\x04", b"PK\x05\x06"):
         with _opened(path, limits) as archive:
-            return _inspect_zip(archive, path.stat().st_size, limits, read_all=read_all)
+            return _inspect_zip(archive, path.stat().st_size, limits)
     return _inspect_script(path, limits)
+
+
+def read_task(path: Path, archive: TaskArchive, limits: ArchiveLimits, check: Callable[[], None]) -> None:
+    """Unpacks a task into nothing, so that damage is found before it is accepted. A worker, which unpacks it, needs not.
+
+    Args:
+        path: the file that `archive` describes.
+        archive: what `inspect_task` found, in this process.
+        limits: the bounds that it was inspected with.
+        check: called before each piece of some 256 KiB; what it raises ends the reading.
+    Raises:
+        HiveError: INVALID_TASK, with the member in the message.
+    """
+    if archive.kind is ArchiveKind.SCRIPT:
+        return
+    with _opened(path, limits) as opened:
+        for member in opened.infolist():
+            if member.filename.startswith(_FINDER_FOLDER):
+                continue
+            check()
+            for _ in _pieces(opened, member):
+                check()
 
 
 def _inspect_script(path: Path, limits: ArchiveLimits) -> TaskArchive:
@@ -217,7 +242,7 @@ def _check_end_record(file: IO[bytes], limits: ArchiveLimits) -> None:
         raise _refuse("The ZIP is damaged: there are foreign bytes before or between its parts.")
 
 
-def _inspect_zip(archive: zipfile.ZipFile, size_bytes: int, limits: ArchiveLimits, *, read_all: bool) -> TaskArchive:
+def _inspect_zip(archive: zipfile.ZipFile, size_bytes: int, limits: ArchiveLimits) -> TaskArchive:
     members = archive.infolist()
     if len(members) > limits.members_max:
         raise _refuse(f"The ZIP has more than {limits.members_max} members.")
@@ -232,10 +257,6 @@ def _inspect_zip(archive: zipfile.ZipFile, size_bytes: int, limits: ArchiveLimit
     if unpacked > limits.ratio_floor_bytes and unpacked > limits.ratio_max * size_bytes:
         raise _refuse(f"The ZIP unpacks to more than {limits.ratio_max} times its size.")
     top, entry = _find_entry([m.filename for m in wanted])
-    if read_all:
-        for member in wanted:
-            for _ in _pieces(archive, member):
-                pass
     names = {m.filename for m in wanted}
     return TaskArchive(
         kind=ArchiveKind.ZIP,
@@ -253,7 +274,7 @@ def _check_member(member: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
     shown = _shown(name)
     if "\0" in name or member.filename != name:
         raise _refuse(f"The member {shown} has a NUL in its name.")
-    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in name):
+    if _CONTROL.search(name):
         raise _refuse(f"The member {shown} has a control character in its name.")
     if "\\" in name:
         raise _refuse(f"The member {shown} has a backslash in its name; folders are parted by '/'.")
@@ -288,6 +309,8 @@ def _check_member(member: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
         raise _refuse(
             f"The member {shown} unpacks to {member.file_size} bytes; the bound is {limits.unpacked_bytes_max}."
         )
+    if member.compress_size > 2 * member.file_size + _PACKED_EXTRA_BYTES:
+        raise _refuse(f"The member {shown} is more than twice as large packed as unpacked.")
     if member.file_size > limits.ratio_floor_bytes and member.file_size > limits.ratio_max * member.compress_size:
         raise _refuse(f"The member {shown} unpacks to more than {limits.ratio_max} times its packed size.")
 

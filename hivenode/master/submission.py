@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-from hivenode.archives import ArchiveLimits, inspect_task
+from hivenode.archives import ArchiveLimits
 from hivenode.errors import Code, HiveError, Outcome
 from hivenode.master.deadlines import Deadline
+from hivenode.master.inspection import Inspections
 from hivenode.pool import pricing, queries, validation
 from hivenode.pool.commands import SubmitTask
 from hivenode.pool.records import BlobRef, SessionRecord, TaskRecord, TaskSpec
@@ -65,7 +66,7 @@ class Submissions:
         self._store = store
         self._copies = copies
         self._upload_bytes_max = upload_bytes_max
-        self._limits = limits
+        self._inspections = Inspections(limits)
         self._pins: Counter[str] = Counter()
 
     async def submit(
@@ -91,7 +92,7 @@ class Submissions:
         try:
             if not self._store.has(blob):
                 raise HiveError(Code.OVERLOADED, "the same data was being removed at this moment: send it again")
-            await asyncio.to_thread(inspect_task, self._store.path(blob), self._limits)
+            await self._inspections.inspect(self._store.path(blob), session.username, deadline.left_s())
             holders = await self._copies.replicate(blob, preferred=(), deadline_s=deadline.left_s())
             keep = True  # From here on the task may exist, whatever becomes of this call.
             command = SubmitTask(
@@ -106,6 +107,10 @@ class Submissions:
             self._unpin(blob.sha256)
             if not keep:
                 await self.release(blob.sha256)
+
+    async def aclose(self) -> None:
+        """Ends inspections that go on."""
+        await self._inspections.aclose()
 
     async def release(self, sha256: str, *, spare_younger_s: float = 0.0) -> None:
         """Deletes a blob of this node, unless somebody needs it."""

@@ -106,10 +106,11 @@ class HiveTasks:
         self._releasing = asyncio.create_task(self._release(), name="released blobs")
 
     async def aclose(self) -> None:
-        """Ends what `start` began. A failure in it, as of the disk, is raised here."""
+        """Ends what `start` began, and inspections. A failure in it, as of the disk, is raised here."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+        await self._submissions.aclose()
         releasing, self._releasing = self._releasing, None
         if releasing is not None:
             releasing.cancel()

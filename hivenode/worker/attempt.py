@@ -199,7 +199,7 @@ class AttemptWork:
 
     def _unpack(self, data: Path, task: Path) -> tuple[TaskArchive, dict[str, archives.FileMark], tuple[str, ...]]:
         limits = self._settings.archive_limits
-        archive = archives.inspect_task(data, limits, read_all=False)
+        archive = archives.inspect_task(data, limits)
         needed = archive.unpacked_bytes + self._settings.disk_reserve_bytes
         if free_bytes(self._folder) < needed:
             raise HiveError(Code.DISK_FULL, "This machine's disk is too full to begin a task.")

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import nacl.signing
 
-from hivenode.archives import ArchiveLimits, inspect_task, unpack_task
+from hivenode.archives import ArchiveLimits, inspect_task, read_task, unpack_task
 from hivenode.cli import logins, private_files
 from hivenode.config import split_address
 from hivenode.consensus import ConfChange, ConfState, MemberId, SnapshotMeta
@@ -344,6 +344,7 @@ def _archive(data: bytes) -> None:
     path, target = _place() / "task", _place() / "unpacked"
     path.write_bytes(data)
     found = inspect_task(path, SMALL)
+    read_task(path, found, SMALL, lambda: None)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     unpack_task(path, found, target, SMALL)
@@ -608,7 +609,7 @@ def decoders() -> dict[str, Decoder]:
         ),
         Decoder(
             name="task archive",
-            reads=("archives.inspect_task", "archives.unpack_task"),
+            reads=("archives.inspect_task", "archives.read_task", "archives.unpack_task"),
             seeds=_zip_seeds(),
             errors=(HiveError,),
             call=_archive,

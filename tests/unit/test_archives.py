@@ -25,6 +25,7 @@ from hivenode.archives import (
     inspect_task,
     mark_files,
     pack_result,
+    read_task,
     unpack_task,
 )
 from hivenode.errors import Code, HiveError
@@ -44,9 +45,13 @@ def write_zip(path: Path, members: Mapping[str, bytes], method: int = zipfile.ZI
     return path
 
 
+def unhurried() -> None:
+    """Lets a reading go on."""
+
+
 def refusal(path: Path, limits: ArchiveLimits = LIMITS) -> str:
     with pytest.raises(HiveError) as caught:
-        inspect_task(path, limits)
+        read_task(path, inspect_task(path, limits), limits, unhurried)
     assert caught.value.code is Code.INVALID_TASK
     return caught.value.message
 
@@ -232,6 +237,14 @@ def test_bomb_by_ratio_of_many_small_members_is_refused(tmp_path: Path) -> None:
     assert "times its size" in refusal(write_zip(tmp_path / "t.zip", members))
 
 
+def test_member_that_unpacks_to_much_less_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "t.zip", {"main.py": b"", "a": b"x" * 200_000}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.rfind(b"PK\x01\x02") + 24, 50_000)
+    path.write_bytes(data)
+    assert "twice as large packed" in refusal(path)
+
+
 def test_bomb_by_count_is_refused(tmp_path: Path) -> None:
     members = {"main.py": b"", **{f"d{i}": b"" for i in range(SMALL.members_max)}}
     assert "more than 20 members" in refusal(write_zip(tmp_path / "t.zip", members), SMALL)
@@ -261,12 +274,19 @@ def test_member_larger_than_it_says_is_refused(tmp_path: Path) -> None:
     struct.pack_into("<I", data, data.rfind(b"PK\x01\x02") + 24, 10)
     path.write_bytes(data)
     assert "damaged" in refusal(path)
-    archive = inspect_task(path, LIMITS, read_all=False)
+    archive = inspect_task(path, LIMITS)
     target = tmp_path / "u"
     target.mkdir()
     with pytest.raises(HiveError):
         unpack_task(path, archive, target, LIMITS)
     assert all(len(data) <= 10 for data in tree(target).values())
+
+
+def test_reading_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "t.zip", {"main.py": b"", "a": bytes(1 << 20)})
+    told = iter([None, None, None])
+    with pytest.raises(StopIteration):
+        read_task(path, inspect_task(path, LIMITS), LIMITS, lambda: next(told))
 
 
 def test_damaged_zip_is_refused(tmp_path: Path) -> None:

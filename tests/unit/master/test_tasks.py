@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import random
+import sys
+import traceback
+import zipfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +21,13 @@ from hivenode.identity import Identity
 from hivenode.pool import invariants, queries
 from hivenode.pool.commands import Sweep, Transfer
 from hivenode.pool.records import Needs, Priority, SessionRecord, TaskSpec, TaskState
-from hivenode.runtime.ports import UsageReport
+from hivenode.runtime.ports import Submitted, UsageReport
 from tests.support.local_agreement import GRANT
 from tests.support.master_hive import DAY_MS, LEADER, SCRIPT, WORKER, Hive, call, zipped
+from tests.support.replicas import until
 
+LARGE_BYTES = 128 << 20
+UPLOADS = 8
 SPEC = TaskSpec()
 USAGE = UsageReport(cpu=1, memory=1, gpu=0, gpu_memory=0)
 
@@ -99,6 +108,53 @@ async def test_what_is_no_task_is_refused_and_not_kept(hive: Hive, ann: SessionR
     assert await code_of(hive.tasks.submit(ann, "t", data, SPEC, call())) is Code.INVALID_TASK
     assert await blobs_of(hive) == 0
     assert queries.balance(hive.agreement.view(), "ann") == GRANT
+
+
+def damaged() -> bytes:
+    """An archive that unpacks to `LARGE_BYTES` within all bounds, with a wrong check sum at its end."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("main.py", b"")
+        archive.writestr("a", random.Random(1).randbytes(LARGE_BYTES // 150) + bytes(LARGE_BYTES))
+    data = bytearray(whole.getvalue())
+    sum_at = data.rfind(b"PK\x01\x02") + 16
+    data = data.replace(data[sum_at : sum_at + 4], bytes(4))
+    return bytes(data)
+
+
+def reads_archives() -> bool:
+    """Whether a thread looks at an archive."""
+    named = {"inspect_task", "read_task"}
+    stacks = [traceback.walk_stack(frame) for frame in sys._current_frames().values()]
+    return any(frame.f_code.co_name in named for stack in stacks for frame, _ in stack)
+
+
+@pytest.fixture
+async def uploads(hive: Hive) -> AsyncIterator[list[asyncio.Task[Submitted]]]:
+    """Damaged archives that somebody uploads, one of which is being looked at; one thread does what all wait for."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    mallory = hive.user("mallory")
+    data = damaged()
+    tasks = [asyncio.create_task(hive.tasks.submit(mallory, f"t{n}", data, SPEC, call())) for n in range(UPLOADS)]
+    await until(lambda: reads_archives())
+    yield tasks
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_nobody_waits_for_the_archives_of_others(
+    hive: Hive, ann: SessionRecord, uploads: list[asyncio.Task[Submitted]]
+) -> None:
+    assert (await hive.tasks.submit(ann, "t", zipped(main_py=SCRIPT), SPEC, call())).copies == 2
+    await asyncio.to_thread(SCRIPT.strip)
+    assert not all(task.done() for task in uploads)
+
+
+async def test_inspections_end_with_the_daemon(hive: Hive, uploads: list[asyncio.Task[Submitted]]) -> None:
+    await hive.tasks.aclose()
+    assert {await code_of(task) for task in uploads} >= {Code.SHUTTING_DOWN}
+    assert not reads_archives()
 
 
 async def test_who_cannot_pay_uploads_nothing(hive: Hive, ann: SessionRecord) -> None:
