@@ -67,6 +67,7 @@ from hivenode.storage.log_store import LogStore
 from hivenode.storage.snapshots import SnapshotFolder
 from hivenode.storage.space import DiskSpace
 from hivenode.storage.state_store import StateStore
+from hivenode.terminal import harmless_event
 from hivenode.transport.channels import CONNECTIONS_MAX, connections_max
 from hivenode.transport.limits import Limits
 from hivenode.transport.peer_link import Self
@@ -612,7 +613,11 @@ def _set_up_logging(config: Config) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer() if not sys.stderr.isatty() else structlog.dev.ConsoleRenderer(),
+            *(
+                [harmless_event, structlog.dev.ConsoleRenderer()]
+                if sys.stderr.isatty()
+                else [structlog.processors.JSONRenderer()]
+            ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.log_level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hivenode.cli.output import plain_values, print_fields, print_json, print_table, printable, short
+from hivenode.cli.output import plain_values, print_fields, print_json, print_table, printable, say, short
 from hivenode.cli.recovery import recover
 from hivenode.cli.settings import INT32_MAX, current_settings, shared_options
 from hivenode.encoding.join_token import PREFIX
@@ -52,7 +52,9 @@ def _row(report: hive_pb2.GetStatusResponse, member: hive_pb2.Member) -> tuple[s
 @shared_options
 def remove(node: str) -> None:
     """Take NODE (its id or the beginning of it) out of the hive for good."""
-    click.echo(_managed("RemoveNode", node, "removed"))
+    from hivenode.pb import hive_pb2
+
+    _tell_managed("RemoveNode", hive_pb2.ManageNodeRequest(node_id=node), "removed")
 
 
 @cluster.command()
@@ -60,21 +62,9 @@ def remove(node: str) -> None:
 @shared_options
 def transfer(node: str) -> None:
     """Let NODE lead the hive."""
-    click.echo(_managed("TransferLeadership", node, "leads"))
-
-
-def _managed(method: str, node: str, done: str) -> str:
-    from hivenode.cli.peer import HIVE, connect
     from hivenode.pb import hive_pb2
 
-    settings = current_settings()
-    with connect(settings) as peer:
-        managed = peer.call(HIVE + method, hive_pb2.ManageNodeRequest(node_id=node), hive_pb2.NodeManaged)
-    if settings.json:
-        import json
-
-        return json.dumps(plain_values(managed))
-    return f"{managed.node_id} {done}"
+    _tell_managed("TransferLeadership", hive_pb2.ManageNodeRequest(node_id=node), "leads")
 
 
 @cluster.command()
@@ -89,12 +79,14 @@ def leave(yes: bool) -> None:
     with connect(settings) as peer:
         node = peer.status.node_id
         if not yes:
-            click.confirm(f"{short(node)} leaves the hive {peer.hive_id} for good. Go on?", abort=True, err=True)
+            click.confirm(
+                f"{short(node)} leaves the hive {printable(peer.hive_id)} for good. Go on?", abort=True, err=True
+            )
         peer.call(HIVE + "LeaveHive", hive_pb2.LeaveHiveRequest(), hive_pb2.LeaveHiveResponse)
     if settings.json:
         print_json({"node_id": node, "left": True})
     else:
-        click.echo(f"{node} has left the hive; its daemon stops")
+        say(f"{node} has left the hive; its daemon stops")
 
 
 @cluster.command()
@@ -142,8 +134,8 @@ def create(ttl: str, rights: str) -> None:
     if current_settings().json:
         print_json(plain_values(made))
         return
-    click.echo(made.token)
-    click.echo(f"on the other machine: hivenode cluster join - (and paste it); good for {ttl}, as a {rights}", err=True)
+    say(made.token)
+    say(f"on the other machine: hivenode cluster join - (and paste it); good for {ttl}, as a {rights}", err=True)
 
 
 @cluster.command()
@@ -214,7 +206,7 @@ def _tell_managed(method: str, request: Message, done: str) -> None:
     if current_settings().json:
         print_json(plain_values(managed))
     else:
-        click.echo(f"{managed.node_id} {done}")
+        say(f"{managed.node_id} {done}")
 
 
 def _seconds(text: str) -> int:
@@ -249,14 +241,14 @@ def join(address: str, abandon: bool, yes: bool) -> None:
     if settings.json:
         print_json({"node_id": report.node_id, "hive_id": joined.hive_id, "former_hive_id": report.hive_id})
         return
-    click.echo(f"{report.node_id} goes to the hive {joined.hive_id}; `hivenode status` says when it is there")
+    say(f"{report.node_id} goes to the hive {joined.hive_id}; `hivenode status` says when it is there")
     if report.hive_id:
-        click.echo("what it had is kept in its data directory, in a folder hive-before-…")
+        say("what it had is kept in its data directory, in a folder hive-before-…")
 
 
 def _confirm_abandoning(report: hive_pb2.GetStatusResponse) -> None:
     tasks = report.tasks_pending + report.tasks_running + report.tasks_ended
-    click.echo(
+    say(
         f"This machine gives up its copy of the hive {report.hive_id}: {report.users} users, {tasks} tasks, "
         f"and their balances ({report.supply} CPT in all, {report.nodes} machines). It is kept beside, not merged.",
         err=True,

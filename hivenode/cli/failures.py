@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from enum import IntEnum, unique
 from typing import Final
 
-import click
-
+from hivenode.cli.output import print_json, say
 from hivenode.errors import Code, HiveError, Outcome
 
 
@@ -63,6 +61,6 @@ def tell(error: HiveError, as_json: bool) -> None:
             "message": sentence(error),
             "outcome": error.outcome.value,
         }
-        click.echo(json.dumps({"error": document}, ensure_ascii=False))
+        print_json({"error": document})
     else:
-        click.echo(f"hivenode: {sentence(error)}", err=True)
+        say(f"hivenode: {sentence(error)}", err=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from hivenode.cli.output import print_fields, print_json
+from hivenode.cli.output import print_fields, print_json, say
 from hivenode.cli.settings import current_settings, data_folder, shared_options
 from hivenode.errors import Code, HiveError
 
@@ -82,7 +82,7 @@ def cert() -> None:
         }
         print_json(document)
         return
-    click.echo(certificate.pem.decode("ascii"), nl=False)
+    say(certificate.pem.decode("ascii"), nl=False)
 
 
 @identity.command()
@@ -151,4 +151,4 @@ def _tell(document: dict[str, str], text: str) -> None:
     if current_settings().json:
         print_json(document)
     else:
-        click.echo(text)
+        say(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hivenode.cli.output import print_json
+from hivenode.cli.output import print_json, say
 from hivenode.cli.settings import INT64_MAX, current_settings, shared_options
 
 
@@ -29,7 +29,7 @@ def balance() -> None:
     if settings.json:
         print_json({"username": username, "balance": answer.balance})
     else:
-        click.echo(f"{username} has {answer.balance} CPT")
+        say(f"{username} has {answer.balance} CPT")
 
 
 @ledger.command()
@@ -50,4 +50,4 @@ def transfer(receiver: str, amount: int) -> None:
         document = {"username": username, "receiver": receiver, "amount": amount, "balance": answer.new_balance}
         print_json(document)
     else:
-        click.echo(f"{receiver} received {amount} CPT; you have {answer.new_balance} left")
+        say(f"{receiver} received {amount} CPT; you have {answer.new_balance} left")

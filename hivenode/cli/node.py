@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hivenode.cli.output import ago, plain_values, print_json, print_table, short
+from hivenode.cli.output import ago, plain_values, print_json, print_table, say, short
 from hivenode.cli.settings import current_settings, shared_options
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def claim() -> None:
     if settings.json:
         print_json({"username": name} | plain_values(done))
     else:
-        click.echo(
-            f"{name} receives what {short(done.node_id)} earns, and the {done.cpt_received} CPT that it has earned"
-        )
+        say(f"{name} receives what {short(done.node_id)} earns, and the {done.cpt_received} CPT that it has earned")
 
 
 def _row(entry: hive_pb2.Node) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from hivenode.cli.output import print_fields, print_json, print_table, short
+from hivenode.cli.output import print_fields, print_json, print_table, say, short
 from hivenode.cli.settings import current_settings, data_folder, shared_options
 from hivenode.errors import Code, HiveError
 
@@ -109,9 +109,9 @@ def _told(plan: RecoveryPlan, hive_id: str, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"The hive is {hive_id} from now on. Start this machine's daemon.")
+    say(f"The hive is {hive_id} from now on. Start this machine's daemon.")
     for node in plan.left_aside:
-        click.echo(f"{short(node)} joins again by itself when it is started; what it has now is kept beside.")
+        say(f"{short(node)} joins again by itself when it is started; what it has now is kept beside.")
 
 
 def _show(stopped: Sequence[_Stopped], answering: frozenset[NodeId]) -> None:
@@ -212,7 +212,7 @@ async def _answering(mine: _Stopped, wanted: frozenset[NodeId]) -> frozenset[Nod
     asking = [asyncio.create_task(answers(node, address)) for node, found in others.items() for address in found]
     if asking:
         names = ", ".join(short(node) for node in others)
-        click.echo(f"waiting for an answer of {names} (at most {ASKING_S_MAX:g} s)", err=True)
+        say(f"waiting for an answer of {names} (at most {ASKING_S_MAX:g} s)", err=True)
     answering: set[NodeId] = set()
     try:
         async with asyncio.timeout(ASKING_S_MAX):

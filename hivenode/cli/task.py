@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hivenode.cli.failures import Exit
-from hivenode.cli.output import ago, plain_values, print_fields, print_json, print_table, printable, short
+from hivenode.cli.output import (
+    LogOutput,
+    ago,
+    plain_values,
+    print_fields,
+    print_json,
+    print_table,
+    printable,
+    say,
+    short,
+)
 from hivenode.cli.settings import INT32_MAX, Settings, current_settings, shared_options
 
 if TYPE_CHECKING:
@@ -83,13 +93,13 @@ def run_task(
             print_json(plain_values(accepted))
         else:
             _tell_accepted(accepted, to_stderr=False)
-            click.echo(f"follow it with `hivenode task logs -f {accepted.task_id}`")
+            say(f"follow it with `hivenode task logs -f {accepted.task_id}`")
 
 
 def _tell_accepted(accepted: hive_pb2.UploadTaskStreamResponse, to_stderr: bool) -> None:
     copies = "1 copy" if accepted.copies == 1 else f"{accepted.copies} copies"
     text = f"{accepted.task_id} accepted · {accepted.cpt_held} CPT held · {copies} of its data"
-    click.echo(printable(text), err=to_stderr)
+    say(text, err=to_stderr)
 
 
 def _wait(peer: Peer, settings: Settings, accepted: hive_pb2.UploadTaskStreamResponse, output: Path | None) -> None:
@@ -101,28 +111,26 @@ def _wait(peer: Peer, settings: Settings, accepted: hive_pb2.UploadTaskStreamRes
         # stdout is the document's alone in JSON, so the log goes where people look.
         detail = _follow(peer, task_id, to_stderr=settings.json)
     except KeyboardInterrupt:
-        click.echo(f"{task_id} goes on: follow it with `hivenode task logs -f {task_id}`", err=True)
+        say(f"{task_id} goes on: follow it with `hivenode task logs -f {task_id}`", err=True)
         raise
     saved = save_result(peer, task_id, output) if output is not None and detail.result_bytes else []
     if settings.json:
         print_json(plain_values(accepted) | {"task": plain_values(detail), "output": saved})
     else:
-        click.echo(_state_line(detail), err=True)
+        say(_state_line(detail), err=True)
         if output is not None:
-            click.echo(f"{len(saved)} files in {output}" if saved else "there is no result", err=True)
+            say(f"{len(saved)} files in {output}" if saved else "there is no result", err=True)
     _end_with(detail)
 
 
 def _follow(peer: Peer, task_id: str, to_stderr: bool) -> hive_pb2.TaskDetail:
     from hivenode.cli.watching import Watch
 
-    stream = (sys.stderr if to_stderr else sys.stdout).buffer
-
-    def show(piece: bytes) -> None:
-        stream.write(piece)
-        stream.flush()
-
-    return Watch(peer, task_id, show, lambda note: click.echo(printable(note), err=True)).run()
+    log = LogOutput(sys.stderr if to_stderr else sys.stdout)
+    try:
+        return Watch(peer, task_id, log.write, lambda note: say(printable(note), err=True)).run()
+    finally:
+        log.end()
 
 
 def _end_with(detail: hive_pb2.TaskDetail) -> None:
@@ -220,9 +228,9 @@ def task_logs(task_id: str, follow: bool) -> None:
     if settings.json:
         print_json({"task_id": task_id, "logs": text} | ({"task": plain_values(detail)} if detail else {}))
     elif detail is None:
-        click.echo(text, nl=bool(text) and not text.endswith("\n"))
+        say(text, nl=bool(text) and not text.endswith("\n"))
     else:
-        click.echo(_state_line(detail), err=True)
+        say(_state_line(detail), err=True)
     if detail is not None:
         _end_with(detail)
 
@@ -244,7 +252,7 @@ def stop_task(task_id: str) -> None:
     if settings.json:
         print_json(plain_values(detail))
     else:
-        click.echo(_state_line(detail))
+        say(_state_line(detail))
 
 
 @task.command("result")
@@ -265,6 +273,6 @@ def task_result(task_id: str, output: Path | None) -> None:
     if settings.json:
         print_json({"task_id": task_id, "output": files})
     elif target.suffix == ".zip":
-        click.echo(f"saved {target}")
+        say(f"saved {target}")
     else:
-        click.echo("\n".join(printable(f"{target}/{name}") for name in files))
+        say("\n".join(printable(f"{target}/{name}") for name in files))

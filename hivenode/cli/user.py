@@ -7,7 +7,7 @@ import time
 import click
 
 from hivenode.cli import logins
-from hivenode.cli.output import plain_values, print_json
+from hivenode.cli.output import plain_values, print_json, say
 from hivenode.cli.passwords import ask_password
 from hivenode.cli.settings import current_settings, shared_options
 from hivenode.errors import Code, HiveError
@@ -36,7 +36,7 @@ def register(username: str, email: str) -> None:
     if settings.json:
         print_json({"username": username})
     else:
-        click.echo(f"{username} is registered: log in with `hivenode user login {username}`")
+        say(f"{username} is registered: log in with `hivenode user login {username}`")
 
 
 @user.command()
@@ -59,7 +59,7 @@ def login(username: str) -> None:
     if settings.json:
         print_json({"username": username, "hive_id": hive_id, "expires_ms": expires_ms})
     else:
-        click.echo(f"{username} is logged in until {_moment(expires_ms)}")
+        say(f"{username} is logged in until {_moment(expires_ms)}")
 
 
 @user.command()
@@ -85,7 +85,7 @@ def logout() -> None:
     if settings.json:
         print_json({"username": name})
     else:
-        click.echo(f"{name} is logged out" if name else "nobody was logged in")
+        say(f"{name} is logged out" if name else "nobody was logged in")
 
 
 @user.command()
@@ -111,7 +111,7 @@ def password() -> None:
     if settings.json:
         print_json({"username": name, "hive_id": hive_id, "expires_ms": expires_ms})
     else:
-        click.echo(f"{name} has a new password; all other sessions have ended")
+        say(f"{name} has a new password; all other sessions have ended")
 
 
 @user.command("claim-admin")
@@ -133,7 +133,7 @@ def claim_admin() -> None:
     if settings.json:
         print_json({"username": name, "user_role": "admin"})
     else:
-        click.echo(f"{name} is an admin of the hive")
+        say(f"{name} is an admin of the hive")
 
 
 @user.command()
@@ -153,7 +153,7 @@ def role(username: str, role: str) -> None:
     if settings.json:
         print_json(plain_values(done))
     else:
-        click.echo(f"{done.username} is {'an' if role[0] in 'ao' else 'a'} {role} now")
+        say(f"{done.username} is {'an' if role[0] in 'ao' else 'a'} {role} now")
 
 
 @user.command()
@@ -171,7 +171,7 @@ def whoami() -> None:
         print_json(plain_values(session))
     else:
         until = _moment(session.session_expires_ms)
-        click.echo(f"{session.username} ({session.user_role}), logged in until {until}")
+        say(f"{session.username} ({session.user_role}), logged in until {until}")
 
 
 def _moment(time_ms: int) -> str:

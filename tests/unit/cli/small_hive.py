@@ -50,6 +50,7 @@ class SmallHive:
         """How long the caller of the last snapshot would wait."""
         self.expires_ms = EXPIRES_MS
         self.result = result_zip({"output/answer.txt": b"42", "log.txt": LOG})
+        self.log = LOG
         self.end_state = "COMPLETED"
         # What a node of another kind says of itself, instead of this one.
         self.report: hive_pb2.GetStatusResponse | None = None
@@ -185,9 +186,9 @@ class SmallHive:
         self.offsets.append(request.log_offset)
         offset = request.log_offset
         yield hive_pb2.TaskUpdate(state="RUNNING", attempt=1)
-        end = self.breaks_at.pop(0) if self.breaks_at else len(LOG)
-        yield hive_pb2.TaskUpdate(state="RUNNING", log=LOG[offset:end], attempt=1)
-        if end < len(LOG):
+        end = self.breaks_at.pop(0) if self.breaks_at else len(self.log)
+        yield hive_pb2.TaskUpdate(state="RUNNING", log=self.log[offset:end], attempt=1)
+        if end < len(self.log):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the leader is gone")
         yield hive_pb2.TaskUpdate(state=self.end_state, final=True, attempt=1)
 
@@ -195,7 +196,7 @@ class SmallHive:
         self, request: nodepool_pb2.GetTaskLogsRequest, context: grpc.ServicerContext
     ) -> nodepool_pb2.GetTaskLogsResponse:
         self._user(context)
-        return nodepool_pb2.GetTaskLogsResponse(success=True, logs=LOG.decode())
+        return nodepool_pb2.GetTaskLogsResponse(success=True, logs=self.log.decode(errors="replace"))
 
     def stop_task(
         self, request: nodepool_pb2.StopTaskRequest, context: grpc.ServicerContext
