@@ -41,12 +41,16 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerSession,
 )
+from hivenode.runtime.rate_limit import RateLimit
 from hivenode.runtime.refusals import Refusals
 from hivenode.runtime.replica import Replica
 
 ADMIT_DEADLINE_S: Final = 5.0
 RENEWAL_MS: Final = 24 * 3_600_000
 """A record is valid for a month; light nodes tell theirs many times a minute, which must not fill the log."""
+CHANGES_PER_MINUTE_MAX: Final = 60
+"""New records of one machine that is in, by whoever brings them. Each is an entry of the log and a look at all machines; who is
+honest has news a few times when it starts, and then when its addresses or its engine change."""
 LEADER_WAIT_S: Final = 1.0
 OFFERED_MEMBERS_MAX: Final = 64
 """Records in an offer: enough to reach the hive again after the one that was asked is gone."""
@@ -122,6 +126,7 @@ class LocalPeerHost:
         self._manage = manage
         self._start = start
         self._refusals = Refusals()
+        self._changes = RateLimit("changes of what this machine says of itself", CHANGES_PER_MINUTE_MAX)
         self.connected: set[NodeId] = set()
         self._heard_ms: dict[NodeId, int] = {}
         self._listed: _Listed | None = None
@@ -243,6 +248,9 @@ class LocalPeerHost:
         with self._desk.place(replica, joiner, claim) as rights:
             known = queries.node(replica.view(), joiner.node_id)
             if not says_nothing_new(known, joiner):
+                if known is not None:
+                    # By who brings it too: what a member repeats of another must not use up the other's own.
+                    self._changes.take(f"{through} {joiner.node_id}", self._local.clock_ms())
                 await refuse_twin(self._peers, known, joiner)
                 command = AdmitNode(signed_record=encode_record(record), rights=rights)
                 reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)

@@ -15,10 +15,11 @@ from hivenode.pool import queries
 from hivenode.pool.commands import AdmitNode
 from hivenode.pool.records import NodeRights
 from hivenode.runtime.joining import JoinDesk
-from hivenode.runtime.peer_host import LocalPeerHost
+from hivenode.runtime.peer_host import CHANGES_PER_MINUTE_MAX, LocalPeerHost
 from hivenode.runtime.ports import JoinClaim
+from hivenode.runtime.rate_limit import RateLimit
 from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, create_hive, leader_of, propose, three, until
-from tests.unit.pool.driver import START_MS, node_id, signed_record
+from tests.unit.pool.driver import START_MS, capabilities, node_id, signed_record
 
 ROOM = 5
 UNASKED = 3
@@ -31,18 +32,20 @@ def _host(member: Member) -> Any:
     member.replica.subscribe(desk.applied)
     local = SimpleNamespace(
         replica=member.replica,
+        clock_ms=lambda: 0,
         node_id="leader",
         addresses=(),
         hive_id=lambda: "h" * 32,
         may_hold_state=lambda node: True,
         note_address=lambda address: None,
     )
-    return SimpleNamespace(_local=local, _desk=desk, _peers=None, _listed=None)
+    changes = RateLimit("changes", CHANGES_PER_MINUTE_MAX)
+    return SimpleNamespace(_local=local, _desk=desk, _peers=None, _listed=None, _changes=changes)
 
 
-async def _join(host: Any, number: int) -> None:
-    claim = JoinClaim(from_lan=True)
-    await LocalPeerHost.accept_join(host, node_id(number), signed_record(number), claim)
+async def _join(host: Any, number: int, change: int = 0) -> None:
+    record = signed_record(number, sequence=1 + change, offer=capabilities(cpu_score=change))
+    await LocalPeerHost.accept_join(host, node_id(number), record, JoinClaim(from_lan=True))
 
 
 def _machines(member: Member) -> int:
@@ -78,6 +81,27 @@ async def test_joins_that_are_broken_off_keep_their_places_until_it_is_known_wha
         with pytest.raises(HiveError):
             await _join(host, ASKING)
         assert _machines(leader) == UNASKED
+
+
+async def test_a_machine_that_says_something_else_of_itself_without_end_has_a_rate(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        host = _host(leader)
+        await _join(host, 1)
+
+        async def change_without_end() -> None:
+            for change in range(1, 10 * CHANGES_PER_MINUTE_MAX):
+                await _join(host, 1, change)
+
+        with pytest.raises(HiveError) as caught:
+            await change_without_end()
+        assert caught.value.code is Code.RATE_LIMITED
+        before = leader.replica.applied_index
+        with pytest.raises(HiveError):
+            await _join(host, 1, 10 * CHANGES_PER_MINUTE_MAX)
+        assert leader.replica.applied_index == before
+        await _join(host, 2)
+        await _join(host, 2, 1)
 
 
 async def test_a_new_leader_knows_who_came_in_before_it_takes_in_others(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import LocalPeerHost
 from hivenode.runtime.ports import NO_CLAIM, Introduction
+from hivenode.runtime.rate_limit import RateLimit
 from hivenode.runtime.refusals import Refusals
 from tests.security.test_rogue import consensus_lies
 from tests.support.replicas import DEADLINE_S, leader_of, propose, three
@@ -101,10 +102,11 @@ async def test_a_member_that_is_removed_while_it_tells_its_record_goes_on_while_
             await replica.propose(RemoveNode(node_id=node_id(7), reason="out"), deadline_s=DEADLINE_S)
             raise HiveError(Code.NODE_OFFLINE, "it moved")
 
-        local: Any = SimpleNamespace(replica=replica, may_hold_state=lambda node: True)
+        local: Any = SimpleNamespace(replica=replica, may_hold_state=lambda node: True, clock_ms=lambda: 0)
         # Of the host only what it knows of the hive, and whom it asks, matters here.
         peers = SimpleNamespace(introduce=introduce)
         host: Any = SimpleNamespace(_local=local, _peers=peers, _desk=JoinDesk(lambda: 0, lambda: 0), _seen_off=set())
+        host._changes = RateLimit("changes", 1)
         host._see_off = partial(LocalPeerHost._see_off, host)
         key = SigningKey(bytes([7]) * 32)
         moved = replace(record, addresses=("10.0.0.2:50052",), sequence=record.sequence + 1)
