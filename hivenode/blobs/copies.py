@@ -22,7 +22,7 @@ from hivenode.runtime.streams import closing
 COPIES_WANTED: Final = 2
 """Any single machine may die."""
 STALL_S: Final = 3.0
-"""A live node on a LAN takes or gives a piece of 1 MiB in far less, also over Wi-Fi and onto a slow card."""
+"""A live node on a LAN takes or gives a piece of 256 KiB in far less, also over Wi-Fi and onto a slow card."""
 SYNC_BYTES_PER_S: Final = 20 << 20
 """What a node's disk is given to sync a blob, after its last piece, beyond `STALL_S`: an SD card's pace."""
 _LOCAL_TROUBLE: Final = frozenset({Code.DISK_FULL, Code.SHUTTING_DOWN})

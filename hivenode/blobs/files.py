@@ -16,7 +16,9 @@ from typing import Final
 from hivenode.errors import Code, HiveError
 
 PIECE_BYTES: Final = 1 << 20
-"""One write, read or message: large enough that the cost of a thread's wake-up vanishes, small enough to hold many."""
+"""One write: large enough that the cost of a thread's wake-up vanishes, small enough to hold many."""
+READ_BYTES: Final = 256 << 10
+"""One read, for somebody who may take his time with it."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -128,9 +130,9 @@ class Reading:
         self._handle = os.open(path, os.O_RDONLY)
 
     def next_piece(self) -> bytes:
-        """Up to `PIECE_BYTES`; empty at the end."""
+        """Up to `READ_BYTES`; empty at the end."""
         with self._lock:
-            data = os.pread(self._handle, PIECE_BYTES, self._offset) if self._handle >= 0 else b""
+            data = os.pread(self._handle, READ_BYTES, self._offset) if self._handle >= 0 else b""
             self._offset += len(data)
             return data
 

@@ -117,7 +117,7 @@ class DiskBlobStore:
         return BlobRef(sha256=sha256, size_bytes=size_bytes)
 
     async def read(self, blob: BlobRef, offset: int = 0) -> AsyncIterator[bytes]:
-        """The content from `offset`, in pieces of 1 MiB. Raises BLOB_NOT_FOUND."""
+        """The content from `offset`, in pieces of 256 KiB. Raises BLOB_NOT_FOUND."""
         path = self.path(blob)
         try:
             reading = await self._run(lambda: Reading(path, offset))

@@ -10,8 +10,8 @@ from hivenode.transport.tls import channel_options
 
 MESSAGE_BYTES_MAX: Final = 104 << 20
 """The documented 100 MB of a task archive or result, with slack for the fields beside it."""
-CHUNK_BYTES: Final = 1 << 20
-"""Piece of a streamed blob: large enough for line rate, small beside HTTP/2's flow-control window."""
+CHUNK_BYTES: Final = 256 << 10
+"""Piece of a streamed blob or result: large enough for line rate, and small, since a stream holds some five copies of one."""
 PING_INTERVAL_MS: Final = 2_000
 """A machine that lost its power is noticed within two of these."""
 API_STREAMS_MAX: Final = 100

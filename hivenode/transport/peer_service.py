@@ -18,7 +18,7 @@ import asyncio
 import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -60,7 +60,7 @@ from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.pace import STALL_S, Pace
 from hivenode.transport.parsing import parse
 from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpose, read_record
-from hivenode.transport.receptions import Receptions
+from hivenode.transport.receptions import DOWNLOADS_MAX, Receptions, answers
 from hivenode.transport.services.cluster import pending_node
 from hivenode.transport.statuses import SUCCESS_METADATA
 from hivenode.transport.tickets import Tickets
@@ -141,6 +141,7 @@ class PeerServer:
         self._on_lan = on_lan
         self._node_calls = node_calls
         self._receptions = Receptions()
+        self._fetches = answers(DOWNLOADS_MAX, "blobs are being sent")
         self._joins = RateLimit("machines that come in from this address", JOINS_PER_MINUTE_MAX)
         self._streams: Counter[NodeId] = Counter()
         self._working: dict[tuple[NodeId, bytes], _Working] = {}
@@ -454,12 +455,15 @@ class PeerServer:
     # --- blobs and logs ------------------------------------------------------------------------------------------
 
     async def _fetch_blob(self, data: bytes, context: Context) -> None:
-        self._admitted(context)
+        caller = self._admitted(context)
         request = _parsed(hive_pb2.FetchBlobRequest, data)
         blob = BlobRef(sha256=request.sha256, size_bytes=request.size_bytes)
         if not self._blobs.has(blob):
             raise HiveError(Code.BLOB_NOT_FOUND, f"this node has no blob {request.sha256[:64]}")
-        await _send_pieces(self._blobs.read(blob, request.offset), hive_pb2.BlobPiece, context)
+        async with AsyncExitStack() as stack:
+            if not self._is_voter(caller):
+                await stack.enter_async_context(self._fetches.place(caller))
+            await _send_pieces(self._blobs.read(blob, request.offset), hive_pb2.BlobPiece, context)
 
     async def _store_blob(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
         caller = self._admitted(context)
@@ -541,7 +545,7 @@ def caller_ip(context: Context) -> str:
 
 
 async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: Context) -> None:
-    """Sends bytes in pieces of 1 MiB; `write` waits while the receiver's window is full, and not for ever."""
+    """Sends bytes in pieces of `CHUNK_BYTES`; `write` waits while the receiver's window is full, and not for ever."""
     async for data in pieces:
         for start in range(0, len(data), CHUNK_BYTES):
             await write(context, kind(data=data[start : start + CHUNK_BYTES]).SerializeToString())

@@ -456,7 +456,7 @@ class GrpcPeers:
 
 
 async def _blob_pieces(blob: BlobRef, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The messages of an upload: the blob's name first, then its content in pieces of 1 MiB."""
+    """The messages of an upload: the blob's name first, then its content in pieces of `CHUNK_BYTES`."""
     yield hive_pb2.StoreBlobPiece(sha256=blob.sha256, size_bytes=blob.size_bytes).SerializeToString()
     async for data in pieces:
         for start in range(0, len(data), CHUNK_BYTES):

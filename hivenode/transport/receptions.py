@@ -1,8 +1,10 @@
-"""Places for streams of requests that bring large pieces: gRPC takes a piece whole into memory before anybody sees its size.
+"""Places for streams of large pieces, so that their number bounds the memory.
 
-A piece is bounded by gRPC's one bound for all messages, so that the number of streams which are being read bounds the memory. The
-rest wait unread, some seconds, and are then told to come again. The nodes of the hive have places apart from those of users, or
-slow uploads of users would keep the results of tasks from being stored.
+- Requests: gRPC takes a piece whole into memory before anybody sees its size, up to its one bound for all messages.
+- Answers: some copies of a piece are held for as long as the caller takes none.
+
+The rest wait, some seconds, and are then told to come again. The nodes of the hive have places apart from those of users, or slow
+uploads of users would keep the results of tasks from being stored.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ PLACES_MAX: Final = 8
 """Of all users, and again of all nodes: 832 MiB when each of them sends the largest message that gRPC takes."""
 CLIENT_PLACES_MAX: Final = 4
 """Of one client."""
+DOWNLOADS_MAX: Final = 128
+"""Results to all users, and again blobs to all nodes; one of which nothing is taken holds 1.3 MiB."""
+WATCHES_MAX: Final = 256
+"""Watched tasks."""
 PATIENCE_S: Final = 10.0
+
+
+def answers(places: int, what: str) -> Receptions:
+    """Places for streamed answers, of which one client has a quarter."""
+    return Receptions(places=places, client_places=places // 4, what=what)
 
 
 class Receptions:

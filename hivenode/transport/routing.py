@@ -22,6 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserRole
 from hivenode.runtime.ports import Standing
+from hivenode.transport.receptions import DOWNLOADS_MAX, WATCHES_MAX
 
 CALL_TIMEOUT_S: Final = 30.0
 """For callers that set no deadline: several elections long, so that a failover is waited out and nothing hangs."""
@@ -81,6 +82,7 @@ class Route:
         timeout_s: the deadline of a caller that set none.
         large: its request has an archive or a result in it, up to the documented 100 MB.
         bulky: its answer has a result or a log in it, of that size.
+        streams: how many of its answers, if these are streams, are under way at once.
     """
 
     method: str
@@ -95,6 +97,7 @@ class Route:
     timeout_s: float = CALL_TIMEOUT_S
     large: bool = False
     bulky: bool = False
+    streams: int = 0
 
     def answered_here(self, standing: Standing) -> bool:
         """Whether a node of this standing answers the call itself."""
@@ -175,8 +178,8 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "UploadTaskStream": _UPLOAD,
         "GetTask": _READ,
         "ListTasks": _READ_AFTER_BARRIER,
-        "WatchTask": {**_READ_AFTER_BARRIER, "timeout_s": DEADLINE_S_MAX},
-        "DownloadResult": _RESULT,
+        "WatchTask": {**_READ_AFTER_BARRIER, "timeout_s": DEADLINE_S_MAX, "streams": WATCHES_MAX},
+        "DownloadResult": {**_RESULT, "streams": DOWNLOADS_MAX},
         "RemoveNode": _OPERATOR,
         "TransferLeadership": _OPERATOR,
         "CreateJoinToken": _OPERATOR,

@@ -154,6 +154,7 @@ class ApiServer:
             large=[name for name, route in ROUTES.items() if route.large],
             bulky=[name for name, route in ROUTES.items() if route.bulky],
             uploads=[name for name, route in ROUTES.items() if route.shape is Shape.UPLOAD],
+            downloads={name: route.streams for name, route in ROUTES.items() if route.shape is Shape.DOWNLOAD},
             prove=self._router.prove,
             user_here=self._router.user_here,
             member_of=self._member_of,

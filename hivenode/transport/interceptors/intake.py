@@ -14,6 +14,7 @@ after a look at who calls and what the method can need.
 Rules
 - Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). A member with voter right
   has read its users' so itself, and waits for neither.
+- A streamed answer holds some of its pieces for as long as its caller takes them, so a user has so many of them, by method.
 - What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
   may have half of it.
 - One connection, and one network, has so many calls under way and no more, and at the peer port all that are no members together
@@ -29,7 +30,7 @@ import ctypes
 import inspect
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ from hivenode.transport.limits import Limits
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.pace import STALL_S, Pace
 from hivenode.transport.peer_link import SERVICE
-from hivenode.transport.receptions import Receptions
+from hivenode.transport.receptions import Receptions, answers
 from hivenode.transport.statuses import MalformedError
 
 SMALL_BYTES_MAX: Final = 4 << 20
@@ -84,8 +85,9 @@ class Intake(grpc.aio.ServerInterceptor):
         large: the methods whose requests may have `MESSAGE_BYTES_MAX`.
         bulky: the methods whose answers, each one message, may have it.
         uploads: the methods of users that are streams of requests.
+        downloads: the methods of users that are streams of answers, and how many of these there may be at once.
         prove: who calls, for `large` and `uploads`.
-        user_here: who calls, for `bulky`, as far as this node knows.
+        user_here: who calls, for `bulky` and `downloads`, as far as this node knows.
         member_of: the proven member that makes a call; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
@@ -98,6 +100,7 @@ class Intake(grpc.aio.ServerInterceptor):
         large: Collection[str],
         bulky: Collection[str],
         uploads: Collection[str],
+        downloads: Mapping[str, int],
         prove: Prove,
         user_here: Callable[[Context], Awaitable[str]],
         member_of: Callable[[Context], NodeId | None],
@@ -111,6 +114,10 @@ class Intake(grpc.aio.ServerInterceptor):
             places=BULKY_AT_ONCE_MAX, client_places=BULKY_OF_ONE_MAX, what="large answers are being made"
         )
         self._uploads = frozenset(uploads)
+        self._answering = {
+            method: answers(places, f"calls of {method.rpartition('/')[2]} are being answered")
+            for method, places in downloads.items()
+        }
         self._prove = prove
         self._user_here = user_here
         self._member_of = member_of
@@ -168,9 +175,7 @@ class Intake(grpc.aio.ServerInterceptor):
     def _bulky_unary(self, method: str, handler: Any) -> Any:
         async def answer(requests: Any, context: Context) -> None:
             async with self._request(method, handler, context) as request:
-                # Who shows no session before the request is looked at counts with all others from the same place.
-                user = await self._user_here(context)
-                client = f"user:{user}" if user else _network(context)
+                client = await self._client_here(context)
                 with ExitStack() as held:
                     async with self._making_bulky.place(client):
                         response = await handler.unary_unary(request, context)
@@ -181,8 +186,12 @@ class Intake(grpc.aio.ServerInterceptor):
         return answer
 
     def _download(self, method: str, handler: Any) -> Any:
+        answering = self._answering.get(method)
+
         async def answer(requests: Any, context: Context) -> None:
-            async with self._request(method, handler, context) as request:
+            async with self._request(method, handler, context) as request, AsyncExitStack() as stack:
+                if answering is not None:
+                    await stack.enter_async_context(answering.place(await self._client_here(context)))
                 if not inspect.isasyncgenfunction(handler.unary_stream):
                     await handler.unary_stream(request, context)
                     return
@@ -293,6 +302,11 @@ class Intake(grpc.aio.ServerInterceptor):
         finally:
             for key, _ in bounds:
                 _take_off(self._calls, key, 1)
+
+    async def _client_here(self, context: Context) -> str:
+        """Whose answer it is: who shows no session before the request is looked at counts with all from the same place."""
+        user = await self._user_here(context)
+        return f"user:{user}" if user else _network(context)
 
     def _is_from_voter(self, context: Context) -> bool:
         member = self._member_of(context)
