@@ -1,4 +1,4 @@
-"""What a transfer costs: seconds of CPU, which other work on the machine hardly changes, where it halves rates."""
+"""What a transfer costs: CPU, which other work on the machine changes less than it does rates."""
 
 from __future__ import annotations
 
