@@ -7,12 +7,15 @@ from typing import Final
 
 import structlog
 
-from hivenode.encoding.node_record import NodeRecord
+from hivenode.encoding.node_record import NodeId, NodeRecord
 from hivenode.errors import Code, HiveError
 from hivenode.membership.twins import Claim, TwinVerdict, addresses_to_ask, judge
 from hivenode.pool.records import NodeEntry, NodeKind
 from hivenode.runtime.ports import PeerNetwork
 
+CHECKS_MAX: Final = 8
+"""Machines about which a leader asks at one moment, each at 16 addresses at the most, which joiners name. Others wait for their
+turn, as long as their callers do."""
 ASK_DEADLINE_S: Final = 1.0
 """A living machine answers within milliseconds; the address of one that is gone stays silent, and the joiner waits for this."""
 
@@ -28,35 +31,57 @@ def twin_refusal(address: str) -> HiveError:
     )
 
 
-async def refuse_twin(peers: PeerNetwork, known: NodeEntry | None, joiner: NodeRecord) -> None:
-    """Returns when the joiner may take the place of `known`, what the hive has under its id.
+class TwinChecks:
+    """The leader's questions whether a joiner has a living twin: `CHECKS_MAX` at a time, and one of each machine."""
 
-    Raises:
-        HiveError: NODE_EXISTS when another machine with this key is alive; NODE_OFFLINE when that cannot be told now.
-    """
-    if known is None or known.kind is not NodeKind.HIVE:
-        return
-    admitted = Claim(node_id=known.node_id, incarnation=known.incarnation, addresses=known.addresses)
-    newcomer = Claim(node_id=joiner.node_id, incarnation=joiner.incarnation, addresses=joiner.addresses)
-    asked = addresses_to_ask(admitted, newcomer)
-    if not asked:
-        return
+    def __init__(self, peers: PeerNetwork) -> None:
+        self._peers = peers
+        self._room = asyncio.Semaphore(CHECKS_MAX)
+        self._going_on: set[NodeId] = set()
+
+    async def refuse_twin(self, known: NodeEntry | None, joiner: NodeRecord) -> None:
+        """Returns when the joiner may take the place of `known`, what the hive has under its id.
+
+        Raises:
+            HiveError: NODE_EXISTS when another machine with this key is alive; NODE_OFFLINE when that cannot be told now;
+                OVERLOADED while it is being asked for the same machine.
+        """
+        if known is None or known.kind is not NodeKind.HIVE:
+            return
+        admitted = Claim(node_id=known.node_id, incarnation=known.incarnation, addresses=known.addresses)
+        newcomer = Claim(node_id=joiner.node_id, incarnation=joiner.incarnation, addresses=joiner.addresses)
+        asked = addresses_to_ask(admitted, newcomer)
+        if not asked:
+            return
+        if joiner.node_id in self._going_on:
+            raise HiveError(Code.OVERLOADED, f"{joiner.node_id} is being asked for at its old address: ask again")
+        self._going_on.add(joiner.node_id)
+        try:
+            async with self._room:
+                await _refuse(self._peers, admitted, newcomer, asked)
+        finally:
+            self._going_on.discard(joiner.node_id)
+
+
+async def _refuse(peers: PeerNetwork, admitted: Claim, newcomer: Claim, asked: tuple[str, ...]) -> None:
+    """As `TwinChecks.refuse_twin`."""
+    told = newcomer.addresses
     answers = await _ask(peers, asked)
-    if judge(admitted, newcomer, answers) is not TwinVerdict.ALONE and known.incarnation == joiner.incarnation:
-        for itself in await _ask(peers, joiner.addresses):
-            if (itself.node_id, itself.incarnation) == (joiner.node_id, joiner.incarnation):
+    if judge(admitted, newcomer, answers) is not TwinVerdict.ALONE and admitted.incarnation == newcomer.incarnation:
+        for itself in await _ask(peers, told):
+            if (itself.node_id, itself.incarnation) == (admitted.node_id, admitted.incarnation):
                 newcomer = itself
     match judge(admitted, newcomer, answers):
         case TwinVerdict.ALONE:
-            if known.incarnation != joiner.incarnation:
-                _log.warning("a node without its log takes the place of its former self", node=joiner.node_id)
+            if admitted.incarnation != newcomer.incarnation:
+                _log.warning("a node without its log takes the place of its former self", node=newcomer.node_id)
         case TwinVerdict.TWIN:
-            _log.warning("refused a second machine with one key", node=joiner.node_id, addresses=joiner.addresses)
-            raise twin_refusal(next(a.addresses[0] for a in answers if a.node_id == known.node_id))
+            _log.warning("refused a second machine with one key", node=newcomer.node_id, addresses=told)
+            raise twin_refusal(next(a.addresses[0] for a in answers if a.node_id == admitted.node_id))
         case TwinVerdict.UNDECIDED:
             raise HiveError(
                 Code.NODE_OFFLINE,
-                f"{joiner.node_id} still answers at its old address and not at {', '.join(joiner.addresses)}: ask again",
+                f"{newcomer.node_id} still answers at its old address and not at {', '.join(told)}: ask again",
             )
 
 

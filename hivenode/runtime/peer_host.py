@@ -22,7 +22,7 @@ from hivenode.pool.commands import AdmitNode
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, TrustMode
 from hivenode.pool.recoveries import recoveries
-from hivenode.runtime.admission import refuse_twin
+from hivenode.runtime.admission import TwinChecks
 from hivenode.runtime.coordinator import Coordinator
 from hivenode.runtime.digest_keeper import DigestKeeper
 from hivenode.runtime.digests import DigestReport, Verdict
@@ -75,6 +75,11 @@ def says_nothing_new(known: NodeEntry | None, record: NodeRecord, verify: Verify
     return not late and record == dataclasses.replace(before, sequence=record.sequence, expires_ms=record.expires_ms)
 
 
+def _is_outdated(known: NodeEntry | None, record: NodeRecord) -> bool:
+    """Whether the hive knows a later statement of the node: this one would change nothing, and anybody may have brought it."""
+    return known is not None and known.kind is NodeKind.HIVE and record.sequence <= known.sequence
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listed:
     """The hive's nodes as an offer names them."""
@@ -120,6 +125,7 @@ class LocalPeerHost:
         self._local = local
         self._life = life
         self._peers = peers
+        self._twins = TwinChecks(peers)
         self._coordinator = coordinator
         self._digests = digests
         self._desk = desk
@@ -247,11 +253,11 @@ class LocalPeerHost:
             await replica.read_barrier(ADMIT_DEADLINE_S)
         with self._desk.place(replica, joiner, claim) as rights:
             known = queries.node(replica.view(), joiner.node_id)
-            if not says_nothing_new(known, joiner):
+            if not says_nothing_new(known, joiner) and not _is_outdated(known, joiner):
                 if known is not None:
                     # By who brings it too: what a member repeats of another must not use up the other's own.
                     self._changes.take(f"{through} {joiner.node_id}", self._local.clock_ms())
-                await refuse_twin(self._peers, known, joiner)
+                await self._twins.refuse_twin(known, joiner)
                 command = AdmitNode(signed_record=encode_record(record), rights=rights)
                 reply = await replica.propose(command, deadline_s=ADMIT_DEADLINE_S)
                 if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation):

@@ -14,9 +14,10 @@ from hivenode.errors import Code, HiveError
 from hivenode.pool import queries
 from hivenode.pool.commands import AdmitNode
 from hivenode.pool.records import NodeRights
+from hivenode.runtime.admission import TwinChecks
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.peer_host import CHANGES_PER_MINUTE_MAX, LocalPeerHost
-from hivenode.runtime.ports import JoinClaim
+from hivenode.runtime.ports import Introduction, JoinClaim, JoinOffer
 from hivenode.runtime.rate_limit import RateLimit
 from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, create_hive, leader_of, propose, three, until
 from tests.unit.pool.driver import START_MS, capabilities, node_id, signed_record
@@ -24,6 +25,13 @@ from tests.unit.pool.driver import START_MS, capabilities, node_id, signed_recor
 ROOM = 5
 UNASKED = 3
 ASKING = 12
+
+
+async def _silence(_address: str, _deadline_s: float) -> Introduction:
+    raise HiveError(Code.NODE_OFFLINE, "nobody answers")
+
+
+PEERS: Any = SimpleNamespace(introduce=_silence)
 
 
 def _host(member: Member) -> Any:
@@ -40,12 +48,12 @@ def _host(member: Member) -> Any:
         note_address=lambda address: None,
     )
     changes = RateLimit("changes", CHANGES_PER_MINUTE_MAX)
-    return SimpleNamespace(_local=local, _desk=desk, _peers=None, _listed=None, _changes=changes)
+    return SimpleNamespace(_local=local, _desk=desk, _twins=TwinChecks(PEERS), _listed=None, _changes=changes)
 
 
-async def _join(host: Any, number: int, change: int = 0) -> None:
+async def _join(host: Any, number: int, change: int = 0) -> JoinOffer:
     record = signed_record(number, sequence=1 + change, offer=capabilities(cpu_score=change))
-    await LocalPeerHost.accept_join(host, node_id(number), record, JoinClaim(from_lan=True))
+    return await LocalPeerHost.accept_join(host, node_id(number), record, JoinClaim(from_lan=True))
 
 
 def _machines(member: Member) -> int:
@@ -57,7 +65,7 @@ async def test_machines_that_come_at_one_moment_do_not_go_over_what_the_hive_tak
         leader = await leader_of(members)
         host = _host(leader)
         ended = await asyncio.gather(*(_join(host, number) for number in range(1, ASKING + 1)), return_exceptions=True)
-        assert sum(result is None for result in ended) == UNASKED
+        assert sum(isinstance(result, JoinOffer) for result in ended) == UNASKED
         refused = [result.code for result in ended if isinstance(result, HiveError)]
         assert refused == [Code.PEER_REJECTED] * (ASKING - UNASKED)
         assert _machines(leader) == UNASKED
@@ -104,6 +112,20 @@ async def test_a_machine_that_says_something_else_of_itself_without_end_has_a_ra
         await _join(host, 2, 1)
 
 
+async def test_an_old_record_of_a_machine_costs_no_entry_and_nobodys_share(tmp_path: Path) -> None:
+    """Every member has old records of the others, and may bring them."""
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        host = _host(leader)
+        for change in (0, 1):
+            await _join(host, 1, change)
+        before = leader.replica.status().last_index
+        for _ in range(2 * CHANGES_PER_MINUTE_MAX):
+            assert (await _join(host, 1, 0)).later_sequence == 2
+        assert leader.replica.status().last_index == before
+        await _join(host, 1, 2)
+
+
 async def test_a_new_leader_knows_who_came_in_before_it_takes_in_others(tmp_path: Path) -> None:
     member = Member("a", tmp_path / "a", {}).birth()
     async with asyncio.timeout(DEADLINE_S):
@@ -117,7 +139,7 @@ async def test_a_new_leader_knows_who_came_in_before_it_takes_in_others(tmp_path
         await member.crash()
         member = member.again()
         host = _host(member)
-        joins: list[asyncio.Future[None]] = []
+        joins: list[asyncio.Future[JoinOffer]] = []
         seen: list[int] = []
 
         def led() -> None:

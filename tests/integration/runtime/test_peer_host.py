@@ -18,6 +18,7 @@ from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
 from hivenode.pool.commands import AdmitNode, RemoveNode
 from hivenode.pool.records import NodeRights
+from hivenode.runtime.admission import TwinChecks
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.member_gate import MemberGate
@@ -104,8 +105,9 @@ async def test_a_member_that_is_removed_while_it_tells_its_record_goes_on_while_
 
         local: Any = SimpleNamespace(replica=replica, may_hold_state=lambda node: True, clock_ms=lambda: 0)
         # Of the host only what it knows of the hive, and whom it asks, matters here.
-        peers = SimpleNamespace(introduce=introduce)
-        host: Any = SimpleNamespace(_local=local, _peers=peers, _desk=JoinDesk(lambda: 0, lambda: 0), _seen_off=set())
+        peers: Any = SimpleNamespace(introduce=introduce)
+        twins = TwinChecks(peers)
+        host: Any = SimpleNamespace(_local=local, _twins=twins, _desk=JoinDesk(lambda: 0, lambda: 0), _seen_off=set())
         host._changes = RateLimit("changes", 1)
         host._see_off = partial(LocalPeerHost._see_off, host)
         key = SigningKey(bytes([7]) * 32)
