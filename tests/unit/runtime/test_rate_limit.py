@@ -49,6 +49,41 @@ def test_the_table_is_bounded() -> None:
     assert allowed(limit, "a", 0)
 
 
+def test_other_keys_do_not_have_a_used_up_bucket_forgotten() -> None:
+    limit = RateLimit("wrong passwords", 2, keys_max=2)
+    assert [allowed(limit, "victim", 0) for _ in range(3)] == [True, True, False]
+    assert all(allowed(limit, f"other{number}", 0) for number in range(100))
+    assert not allowed(limit, "victim", 0)
+    assert allowed(limit, "victim", 30_000)
+
+
+def test_what_was_given_back_takes_no_place() -> None:
+    limit = RateLimit("wrong passwords", 2, keys_max=3)
+    assert [allowed(limit, key, 0) for key in ("victim", "victim", "other")] == [True] * 3
+    for number in range(100):
+        limit.take(f"overloaded{number}", 0)
+        limit.give_back(f"overloaded{number}")
+    assert [allowed(limit, "other", 0) for _ in range(2)] == [True, False]
+    assert not allowed(limit, "victim", 0)
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 19, 59, 600, 9_973])
+def test_a_minute_has_room_for_its_number_exactly(per_minute: int) -> None:
+    limit = RateLimit("logins", per_minute)
+    now_ms = 1_795_000_000_000
+    assert [allowed(limit, "a", now_ms) for _ in range(per_minute + 1)] == [True] * per_minute + [False]
+
+
+def test_what_was_given_back_fills_the_bucket() -> None:
+    limit = RateLimit("wrong passwords", 1)
+    for _ in range(3):
+        limit.take("a", 0)
+        limit.give_back("a")
+    limit.give_back("unknown")
+    assert allowed(limit, "a", 0)
+    assert not allowed(limit, "a", 0)
+
+
 def test_the_refusal_says_when_to_come_again() -> None:
     limit = RateLimit("registrations from this address", 2)
     limit.take("a", 0)
