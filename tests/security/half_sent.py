@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -39,6 +39,10 @@ class _Stream:
         self._part_bytes = part_bytes
         self.ended = False
 
+    @property
+    def rest_bytes(self) -> int:
+        return len(self._head) + self._part_bytes
+
     def take(self, most: int) -> bytes:
         """The next bytes of it, at most so many; empty when all has been sent that is to be."""
         if self._head:
@@ -59,7 +63,7 @@ class HalfSent:
         self._window = self._stream_window = _WINDOW_AT_FIRST
         self._moved = False
         self._ponged = asyncio.Event()
-        self._said = asyncio.Event()
+        self._heard = asyncio.Event()
         self._reading: asyncio.Future[None] | None = None
 
     async def begin(self) -> None:
@@ -76,16 +80,18 @@ class HalfSent:
         self._frame(_HEADERS, _END_HEADERS, number, b"".join(_literal(*header) for header in headers))
         self._pump()
 
-    @property
-    def ended(self) -> int:
-        """How many streams the other side has ended."""
-        return sum(stream.ended for stream in self._streams.values())
-
     async def all_ended(self) -> None:
-        """Until the other side has ended every stream, or the connection."""
-        while self.ended < len(self._streams):
-            self._said.clear()
-            await self._said.wait()
+        """Until the other side has ended every stream."""
+        await self._until(lambda: all(stream.ended for stream in self._streams.values()))
+
+    async def sent(self, count: int) -> None:
+        """Until the other side has taken all that is to be sent of so many streams."""
+        await self._until(lambda: sum(stream.rest_bytes == 0 for stream in self._streams.values()) >= count)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._heard.clear()
+            await self._heard.wait()
 
     async def settled(self) -> None:
         """Until between two pings nothing was taken."""
@@ -142,8 +148,8 @@ class HalfSent:
                 stream.window += int.from_bytes(payload, "big")
             elif stream is not None and (kind == _RESET or (kind == _HEADERS and flags & _END_STREAM)):
                 stream.ended = True
-                self._said.set()
             self._pump()
+            self._heard.set()
             await self._writer.drain()
 
     def _settings(self, payload: bytes) -> None:

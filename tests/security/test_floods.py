@@ -9,7 +9,7 @@ import asyncio
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,25 @@ import psutil
 import pytest
 
 from hivenode.config import split_address
+from hivenode.errors import Code
 from hivenode.pb import hive_pb2
 from hivenode.runtime.ports import WorkerHello
 from hivenode.transport.bounds import STREAM_ID_BYTES
 from hivenode.transport.codec import encode_worker_event
 from hivenode.transport.peer_link import Connection
 from hivenode.transport.peer_service import WORKER_STREAMS_MAX
-from tests.e2e.user import HIVE, MASTER, USERS, User
+from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX
+from hivenode.transport.statuses import code_in
+from tests.e2e.user import HIVE, MASTER, USERS, User, zip_of
 from tests.integration.transport.parts import capabilities
-from tests.security.half_sent import HalfSent, half_sent, message_of
+from tests.security.half_sent import MESSAGE_BYTES, HalfSent, half_sent, message_of
 from tests.security.test_rogue import Rogue
 from tests.support.daemons import Daemon, hive, wait_for
 
 MEMORY_BYTES_MAX = 1_536 << 20
 """What a daemon may take under any of these attacks: its idle 100 MB, the requests being read and held, and their copies."""
+PLACES_MEMORY_BYTES_MAX = 1_856 << 20
+"""The same when all places for uploads and for blobs are taken, each by a piece of 100 MiB: 1,600 MiB in pieces alone."""
 BODY_BYTES = 100 << 20
 SILENT = 500
 FLOOD_CALLS = 512
@@ -51,8 +56,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @contextmanager
-def memory_watched(daemon: Daemon) -> Iterator[None]:
-    """The daemon's memory stays under its bound while the block runs."""
+def memory_watched(daemon: Daemon, most: int = MEMORY_BYTES_MAX) -> Iterator[None]:
+    """The daemon's memory stays under its bound, in bytes, while the block runs."""
     assert daemon.process is not None
     process = psutil.Process(daemon.process.pid)
     done = threading.Event()
@@ -69,7 +74,7 @@ def memory_watched(daemon: Daemon) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-    assert peaks[0] < MEMORY_BYTES_MAX, f"{peaks[0] >> 20} MiB"
+    assert peaks[0] < most, f"{peaks[0] >> 20} MiB"
 
 
 async def _count(ended: Counter[str], call: Awaitable[Any]) -> None:
@@ -173,6 +178,15 @@ def test_large_requests_of_a_worker_have_a_bound(daemon: Daemon) -> None:
     assert ended.total() == 24
 
 
+async def _workers_ticket(daemon: Daemon) -> Sequence[tuple[str, str]]:
+    """What a new worker of the hive shows with its calls."""
+    rogue = Rogue(daemon.status().hive_id)
+    await rogue.join(daemon)
+    metadata = (await rogue.connection(daemon)).metadata
+    await rogue.peers.aclose()
+    return metadata
+
+
 def test_streams_of_workers_that_stand_half_sent_have_a_bound(daemon: Daemon) -> None:
     """A message that never ends is held by whoever waits for it: nobody may wait for one of a worker's for long."""
     user = User.new(daemon)
@@ -181,12 +195,7 @@ def test_streams_of_workers_that_stand_half_sent_have_a_bound(daemon: Daemon) ->
     kinds = {"Messages": b"", "Work": b"", "Report": b"", "a Work that stands": message_of(frame.SerializeToString())}
 
     async def attack() -> None:
-        tickets = []
-        for _ in range(HALF_SENT_WORKERS):
-            rogue = Rogue(daemon.status().hive_id)
-            await rogue.join(daemon)
-            tickets.append((await rogue.connection(daemon)).metadata)
-            await rogue.peers.aclose()
+        tickets = [await _workers_ticket(daemon) for _ in range(HALF_SENT_WORKERS)]
         async with AsyncExitStack() as stack:
             clients: dict[str, list[HalfSent]] = {kind: [] for kind in kinds}
             for ticket in tickets:
@@ -206,6 +215,53 @@ def test_streams_of_workers_that_stand_half_sent_have_a_bound(daemon: Daemon) ->
     with memory_watched(daemon):
         asyncio.run(attack())
         assert user.balance() > 0
+
+
+def test_all_places_for_uploads_and_blobs_half_sent_have_a_bound_and_leave_others_their_calls(daemon: Daemon) -> None:
+    attackers = [User.new(daemon) for _ in range(PLACES_MAX // CLIENT_PLACES_MAX)]
+    user = User.new(daemon)
+    header = hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="half"))
+    blob = hive_pb2.StoreBlobPiece(sha256="0" * 64, size_bytes=BODY_BYTES)
+
+    async def upload() -> Code | None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="whole")).SerializeToString()
+            yield hive_pb2.UploadTaskPiece(data=zip_of({"main.py": ""})).SerializeToString()
+
+        async with _channel(daemon) as channel:
+            call: Any = channel.stream_unary(f"{HIVE}UploadTaskStream")
+            sent = call(pieces(), metadata=(("authorization", f"Bearer {user.token}"),), timeout=ATTACK_CALL_S)
+            await sent.code()
+            return code_in(tuple(await sent.trailing_metadata() or ()))
+
+    async def attack() -> None:
+        tickets = [await _workers_ticket(daemon) for _ in range(PLACES_MAX // CLIENT_PLACES_MAX)]
+        async with AsyncExitStack() as stack:
+            clients = []
+            for ticket in tickets:
+                client = await stack.enter_async_context(half_sent(daemon.peer_address, tls=True))
+                _half_send(client, "/hive.PeerService/StoreBlob", ticket, blob)
+                clients.append(client)
+            for attacker in attackers:
+                client = await stack.enter_async_context(half_sent(daemon.api, tls=False))
+                _half_send(client, f"{HIVE}UploadTaskStream", [("authorization", f"Bearer {attacker.token}")], header)
+                clients.append(client)
+            async with asyncio.timeout(ATTACK_CALL_S):
+                await asyncio.gather(*(client.sent(CLIENT_PLACES_MAX) for client in clients))
+                for _ in range(20):
+                    assert await asyncio.to_thread(user.balance) > 0
+                assert await upload() is Code.OVERLOADED
+        # All of it was taken; but the attackers are machines of the hive, and keep no second copy.
+        assert await upload() is Code.TOO_FEW_COPIES
+
+    with memory_watched(daemon, PLACES_MEMORY_BYTES_MAX):
+        asyncio.run(attack())
+
+
+def _half_send(client: HalfSent, path: str, metadata: Sequence[tuple[str, str]], first: Any) -> None:
+    """Twice as many streams as one client has places, each with a first message and nearly all of a large one."""
+    for _ in range(2 * CLIENT_PLACES_MAX):
+        client.stand(path, metadata, first=message_of(first.SerializeToString()), part_bytes=MESSAGE_BYTES - 1)
 
 
 def test_silent_connections_are_closed_and_hold_up_nobody(daemon: Daemon) -> None:
