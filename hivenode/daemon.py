@@ -311,7 +311,9 @@ class Daemon:
         """What this node does for others: blobs, work, users, tasks."""
         config, path = self._config, self._folder.path
         self._blobs = DiskBlobStore(path / "blobs", config.disk_reserve_mib * _MIB)
-        self._copies = PeerBlobCopies(self._blobs, self._peers, identity.node_id, self._copy_candidates)
+        self._copies = PeerBlobCopies(
+            self._blobs, self._peers, identity.node_id, self._copy_candidates, self._local.may_hold_state
+        )
         self._work = WorkerPart(
             config=config,
             node_id=identity.node_id,
@@ -405,15 +407,12 @@ class Daemon:
         return self._coordinator.doubt(task)
 
     def _copy_candidates(self) -> list[PeerAddress]:
-        """Nodes that may hold copies: those that answer first, voters before the rest."""
-        replica = self._local.replica
-        if replica is None:
-            return self._local.hive_nodes()
-        conf = replica.status().conf
-        voters = {node_of(member) for member in conf.voters | conf.learners}
-        connected = self._host.connected
-        found = self._local.hive_nodes()
-        return sorted(found, key=lambda peer: (peer.node_id not in connected, peer.node_id not in voters, peer.node_id))
+        """Nodes that may hold copies: those with voter right before the rest, and those that answer first among them."""
+        local, connected = self._local, self._host.connected
+        return sorted(
+            local.hive_nodes(),
+            key=lambda peer: (not local.may_hold_state(peer.node_id), peer.node_id not in connected, peer.node_id),
+        )
 
     def _coordinate(self, replica: Replica) -> None:
         """A replica can lead: it gets the hands for it."""

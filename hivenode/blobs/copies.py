@@ -3,6 +3,9 @@
 Every transfer is watched by its progress and not by its length: one that moves nothing for `STALL_S` is abandoned for the next
 node, so that a paused machine costs seconds and a large blob on a slow line still arrives. The deadline of the call bounds
 all of it together.
+
+Whoever comes in as a worker is not trusted to keep anything, nor to take it. So nodes with voter right come first. Where there is
+none but this one, workers are asked for a second copy, for a bounded time, and one copy is enough when they do not take it.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.pool.records import BlobRef
 from hivenode.runtime.ports import BlobStore, PeerAddress, PeerNetwork
 from hivenode.runtime.streams import closing
+
+_log = structlog.get_logger(__name__)
 
 COPIES_WANTED: Final = 2
 """Any single machine may die."""
@@ -25,6 +32,12 @@ STALL_S: Final = 3.0
 """A live node on a LAN takes or gives a piece of 256 KiB in far less, also over Wi-Fi and onto a slow card."""
 SYNC_BYTES_PER_S: Final = 20 << 20
 """What a node's disk is given to sync a blob, after its last piece, beyond `STALL_S`: an SD card's pace."""
+WORKERS_ASKED: Final = 3
+"""In a hive whose only node with voter right is this one: who wants to help is soon found, and a stranger brings many."""
+WORKER_BYTES_PER_S: Final = 1 << 20
+"""What such a worker is given to take a blob in, beyond `STALL_S`: a slow Wi-Fi's pace. Never more than half of the time."""
+WORKER_RESTS_S: Final = 60.0
+"""A worker that took no copy is not asked for so long."""
 _LOCAL_TROUBLE: Final = frozenset({Code.DISK_FULL, Code.SHUTTING_DOWN})
 """Failures of this node, which asking another one does not cure."""
 
@@ -58,8 +71,9 @@ class PeerBlobCopies:
         store: this node's blobs.
         peers: how other nodes are reached.
         me: this node.
-        candidates: the nodes of the hive that may hold copies, those believed alive first and voters first among them;
-            without any other node in it, the hive is taken to be this node alone, and one copy is enough.
+        candidates: the nodes of the hive that may hold copies, those with voter right first and those believed alive first among
+            them; without any other node in it, the hive is taken to be this node alone, and one copy is enough.
+        has_voter_right: whether a node has it, as far as this node knows.
         stall_s: how long a transfer may stand still before the next node is asked.
     """
 
@@ -69,6 +83,7 @@ class PeerBlobCopies:
         peers: PeerNetwork,
         me: NodeId,
         candidates: Callable[[], Sequence[PeerAddress]],
+        has_voter_right: Callable[[NodeId], bool],
         *,
         stall_s: float = STALL_S,
     ) -> None:
@@ -76,13 +91,17 @@ class PeerBlobCopies:
         self._peers = peers
         self._me = me
         self._candidates = candidates
+        self._has_voter_right = has_voter_right
         self._stall_s = stall_s
         self._fetches: dict[str, _Fetch] = {}
+        self._rests_until: dict[NodeId, float] = {}
 
     async def replicate(
         self, blob: BlobRef, *, preferred: Sequence[PeerAddress], deadline_s: float
     ) -> tuple[NodeId, ...]:
-        """Copies a local blob until it lies on two nodes, or on this one in a hive of one; the holders, this node first.
+        """Copies a local blob until it lies on two nodes; the holders, this node first.
+
+        It stays on this one alone in a hive of one, and when this node is the only one with voter right and no worker takes it.
 
         Args:
             preferred: nodes to try before the candidates.
@@ -92,9 +111,10 @@ class PeerBlobCopies:
         """
         self._store.path(blob)
         deadline = asyncio.get_running_loop().time() + deadline_s
-        others = self._candidates()
+        others = self._others(self._candidates())
         targets = self._others((*preferred, *others))
-        alone = not self._others(others)
+        if self._has_voter_right(self._me) and not any(self._has_voter_right(peer.node_id) for peer in others):
+            return await self._offer(blob, targets, deadline)
         failures: list[str] = []
         for peer in targets:
             if asyncio.get_running_loop().time() >= deadline:
@@ -106,12 +126,32 @@ class PeerBlobCopies:
                 failures.append(f"node {peer.node_id}: {error.message}")
                 continue
             return (self._me, peer.node_id)
-        if alone:
+        if not others:
             return (self._me,)
         raise HiveError(
             Code.TOO_FEW_COPIES,
             f"only this node has the data on disk, {COPIES_WANTED} are wanted ({'; '.join(failures)}): try again",
         )
+
+    async def _offer(self, blob: BlobRef, workers: Sequence[PeerAddress], deadline: float) -> tuple[NodeId, ...]:
+        """The holders, when others than this node are workers without voter right."""
+        now = asyncio.get_running_loop().time()
+        given_s = min((deadline - now) / 2, self._stall_s + blob.size_bytes / WORKER_BYTES_PER_S)
+        self._rests_until = {node: until for node, until in self._rests_until.items() if until > now}
+        asked = [peer for peer in workers if peer.node_id not in self._rests_until][:WORKERS_ASKED]
+        for peer in asked:
+            if asyncio.get_running_loop().time() >= now + given_s:
+                break
+            try:
+                await self._push(peer, blob, now + given_s)
+            except HiveError as error:
+                self._rests_until[peer.node_id] = now + WORKER_RESTS_S
+                _log.warning(
+                    "a worker took no copy and is not asked for a while", node=peer.node_id, code=error.code.name
+                )
+                continue
+            return (self._me, peer.node_id)
+        return (self._me,)
 
     async def fetch(self, blob: BlobRef, holders: Sequence[PeerAddress], deadline_s: float) -> None:
         """Brings a blob to this node; calls for the same blob share one transfer.

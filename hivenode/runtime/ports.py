@@ -784,8 +784,8 @@ class BlobCopies(Protocol):
     async def replicate(
         self, blob: BlobRef, *, preferred: Sequence[PeerAddress], deadline_s: float
     ) -> tuple[NodeId, ...]:
-        """Copies a local blob until it lies on two nodes (one in a hive of one); all holders, this node first.
-        Raises TOO_FEW_COPIES."""
+        """Copies a local blob until it lies on two nodes; all holders, this node first, which is enough where no other node
+        has voter right. Raises TOO_FEW_COPIES."""
         ...
 
     async def fetch(self, blob: BlobRef, holders: Sequence[PeerAddress], deadline_s: float) -> None:

@@ -418,6 +418,24 @@ def test_a_worker_that_says_everything_changes_nothing_and_is_named(tmp_path: Pa
         assert wanted | {"compare_digest", "fetch_snapshot", "read_log"} <= named, named
 
 
+def test_workers_that_take_no_copies_stop_no_upload(tmp_path: Path) -> None:
+    with hive(tmp_path, 1, "--executor", "process") as made:
+        leader = made.leader()
+        alice = User.new(leader)
+        rogues = [Rogue(leader.status().hive_id) for _ in range(2)]
+
+        async def join() -> None:
+            for rogue in rogues:
+                await rogue.join(leader)
+                await rogue.peers.aclose()
+
+        asyncio.run(join())
+        wait_for("the rogues in the hive", lambda: leader.status().nodes == 3 or None)
+        assert alice.upload("t", zip_of({"main.py": "print('hello')"})).copies == 1
+        assert alice.ended("t").state == "COMPLETED"
+        assert alice.result("t")["log.txt"] == b"hello\n"
+
+
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
     try:

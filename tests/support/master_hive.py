@@ -69,7 +69,7 @@ class Hive:
             leadership=agreement,
             peers=self.network,
             store=store,
-            copies=PeerBlobCopies(store, self.network, NodeId(me.node_id), lambda: nodes),
+            copies=PeerBlobCopies(store, self.network, NodeId(me.node_id), lambda: nodes, lambda node: True),
             me=NodeId(me.node_id),
             runner=self.network.workers[me.node_id],
             config=self.config,

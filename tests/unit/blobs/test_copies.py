@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hivenode.blobs.copies import PeerBlobCopies
+from hivenode.blobs.copies import WORKERS_ASKED, PeerBlobCopies
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
@@ -35,13 +35,16 @@ class Nodes:
         for name in ("me", "b", "c", "d"):
             self.network.stores[name] = DiskBlobStore(root / name, 0)
         self.candidates: list[PeerAddress] = [address(name) for name in ("me", "b", "c", "d")]
+        self.voters = {"me", "b", "c", "d"}
 
     @property
     def mine(self) -> DiskBlobStore:
         return self.network.stores["me"]
 
     def copies(self, stall_s: float = 30.0) -> PeerBlobCopies:
-        return PeerBlobCopies(self.mine, self.network, NodeId("me"), lambda: self.candidates, stall_s=stall_s)
+        return PeerBlobCopies(
+            self.mine, self.network, NodeId("me"), lambda: self.candidates, self.voters.__contains__, stall_s=stall_s
+        )
 
     async def give(self, name: str, data: bytes = DATA) -> None:
         await self.network.stores[name].put(cut(data), size_bytes_max=LARGE)
@@ -105,6 +108,52 @@ async def test_replication_ends_at_its_deadline(nodes: Nodes) -> None:
         error = await refusal(lambda: nodes.copies().replicate(BLOB, preferred=(), deadline_s=0.1))
     assert error.code is Code.TOO_FEW_COPIES
     assert nodes.network.calls == ["b"]
+
+
+async def test_workers_that_refuse_do_not_stop_the_only_voter(nodes: Nodes) -> None:
+    await nodes.give("me")
+    nodes.voters = {"me"}
+    nodes.network.dead.update("bc")
+    copies = nodes.copies()
+    assert await copies.replicate(BLOB, preferred=(), deadline_s=10) == ("me", "d")
+    nodes.network.dead.add("d")
+    assert await copies.replicate(BLOB, preferred=(), deadline_s=10) == ("me",)
+    assert await copies.replicate(BLOB, preferred=(), deadline_s=10) == ("me",)
+    assert nodes.network.calls == ["b", "c", "d", "d"]
+
+
+async def test_workers_that_are_silent_cost_the_only_voter_no_more_than_half_of_the_time(nodes: Nodes) -> None:
+    await nodes.give("me")
+    nodes.voters = {"me"}
+    nodes.network.silent.update("bcd")
+    async with asyncio.timeout(5):
+        assert await nodes.copies().replicate(BLOB, preferred=(), deadline_s=0.2) == ("me",)
+    assert nodes.network.calls == ["b"]
+
+
+async def test_a_stranger_with_many_workers_is_asked_a_few_times(nodes: Nodes) -> None:
+    await nodes.give("me")
+    nodes.voters = {"me"}
+    nodes.candidates = [address(f"w{n}") for n in range(1_000)]
+    nodes.network.dead.update(peer.node_id for peer in nodes.candidates)
+    assert await nodes.copies().replicate(BLOB, preferred=(), deadline_s=10) == ("me",)
+    assert len(nodes.network.calls) == WORKERS_ASKED
+
+
+async def test_a_second_node_with_voter_right_is_wanted_where_there_is_one(nodes: Nodes) -> None:
+    await nodes.give("me")
+    nodes.voters = {"me", "d"}
+    nodes.network.dead.update("bcd")
+    error = await refusal(lambda: nodes.copies().replicate(BLOB, preferred=(), deadline_s=10))
+    assert error.code is Code.TOO_FEW_COPIES
+
+
+async def test_a_worker_wants_another_to_have_its_results(nodes: Nodes) -> None:
+    await nodes.give("me")
+    nodes.voters = set()
+    nodes.network.dead.update("bcd")
+    error = await refusal(lambda: nodes.copies().replicate(BLOB, preferred=(), deadline_s=10))
+    assert error.code is Code.TOO_FEW_COPIES
 
 
 async def test_what_is_not_here_cannot_be_copied(nodes: Nodes) -> None:
