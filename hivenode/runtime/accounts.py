@@ -59,6 +59,8 @@ from hivenode.runtime.tokens import (
 
 _BARRIER_S: Final = 5.0
 """`authenticate` has no deadline of its own; an election is over by then, or the hive has no quorum."""
+REGISTERING_ADDRESSES: Final = 10
+"""The hive takes the registrations of so many addresses that each make as many as they may: a user stays for ever."""
 _HOUR_MS: Final = 3_600_000
 _SESSION_ID_BYTES: Final = 16
 
@@ -81,6 +83,8 @@ class HiveAccounts:
         self._refusals = Refusals()
         self._tokens = TokenCache()
         self._registrations = RateLimit("registrations from this address", config.registrations_per_minute_max)
+        of_all = REGISTERING_ADDRESSES * config.registrations_per_minute_max
+        self._registrations_of_all = RateLimit("registrations in this hive", of_all)
         self._logins_here = RateLimit("logins from this address", config.logins_per_minute_max)
         self._wrong_passwords = RateLimit("wrong passwords for this user", config.wrong_passwords_per_minute_max)
         self._unsubscribe = agreement.subscribe(self._on_events)
@@ -95,7 +99,8 @@ class HiveAccounts:
         validation.check_username(username)
         validation.check_email(email)
         origin = origin_key(caller.origin)
-        self._registrations.take(origin, self._agreement.now_ms())
+        self._count(self._registrations, caller)
+        self._registrations_of_all.take("", self._agreement.now_ms())
         password_hash = await self._passwords.hash(password, caller.deadline_s)
         reply = await self._agreement.propose(
             RegisterUser(username=username, password_hash=password_hash, email=email),
@@ -109,7 +114,7 @@ class HiveAccounts:
 
     async def login(self, username: str, password: str, caller: Caller) -> str:
         """Opens a session; returns its token. INVALID_PASSWORD for an unknown user as well, after the same work."""
-        self._logins_here.take(origin_key(caller.origin), self._agreement.now_ms())
+        self._count(self._logins_here, caller)
         await self._leadership.read_barrier(caller.deadline_s)
         user = await self._checked(username, password, caller)
         key = derived("login", caller.idempotency_key)
@@ -126,6 +131,12 @@ class HiveAccounts:
             keep_ms=keep_ms(caller),
         )
         return self._token_of(accepted(reply).text)
+
+    def _count(self, limit: RateLimit, caller: Caller) -> None:
+        """Counts for the caller's address, and for the worker that made it up or not. Raises RATE_LIMITED."""
+        if caller.through:
+            limit.take(f"node:{caller.through}", self._agreement.now_ms())
+        limit.take(origin_key(caller.origin), self._agreement.now_ms())
 
     async def _checked(self, username: str, password: str, caller: Caller) -> UserRecord:
         """The user whose password this is. Raises INVALID_PASSWORD; RATE_LIMITED after too many wrong ones."""

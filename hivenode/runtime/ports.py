@@ -42,6 +42,7 @@ class Caller:
 
     Args:
         origin: the address that the call came from, for rate limits (`ip:1.2.3.4`).
+        through: the node without voter right whose word the origin is; empty when there is none, or it is a voter's.
         idempotency_key: makes a repeated call the same call; the first peer to hear a write gives it one when it has none.
         deadline_s: seconds that the caller still waits; always set, bounded by the transport.
     """
@@ -49,6 +50,7 @@ class Caller:
     origin: str
     idempotency_key: str
     deadline_s: float
+    through: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

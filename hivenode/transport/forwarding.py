@@ -29,6 +29,7 @@ from hivenode.transport.metadata import (
     IDEMPOTENCY_KEY,
     ORIGIN,
     STATUS_DETAILS,
+    THROUGH,
     Metadata,
 )
 from hivenode.transport.peer_link import Connection, LostCallError, PeerLink, closed_under_it
@@ -214,6 +215,8 @@ class Forwarder:
 
     def _carried(self, call: Call, connection: Connection) -> list[tuple[str, str]]:
         carried = [*connection.metadata, (HOPS, str(call.hops + 1)), (ORIGIN, call.caller.origin)]
+        if call.caller.through:
+            carried.append((THROUGH, call.caller.through))
         if call.token:
             carried.append((AUTHORIZATION, f"Bearer {call.token}"))
         if call.caller.idempotency_key:

@@ -118,6 +118,7 @@ class ApiServer:
         self._limits = limits
         tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms, limits.origin_tickets)
         self._admits = ports.admits
+        self._is_voter = ports.is_voter
         self._node_calls = NodeCalls(ports.is_voter)
         self._connections = ConnectionShares(max(1, limits.connections // ORIGIN_CONNECTIONS_SHARE))
         self._credentials = server_credentials(ports.certificate, self._connections.accepted)
@@ -178,12 +179,12 @@ class ApiServer:
             return None
         return holder if self._admits(holder) else None
 
-    def _check_peer(self, ticket: str, hive_id: str) -> NodeId:
-        """The member of this hive that forwards a call."""
+    def _check_peer(self, ticket: str, hive_id: str) -> tuple[NodeId, bool]:
+        """The member of this hive that forwards a call, and whether it has voter right."""
         caller = self._tickets.check(ticket, hive_id)
         if not self._admits(caller):
             raise HiveError(Code.NOT_A_MEMBER, f"{caller} is not known as a member of this hive: join first")
-        return caller
+        return caller, self._is_voter(caller)
 
     async def start(self) -> None:
         """Binds both ports and serves; `api_address` and `peer_address` say where.

@@ -32,6 +32,7 @@ from hivenode.transport.metadata import (
     MADE_KEY_PREFIX,
     ORIGIN,
     PEER_TICKET,
+    THROUGH,
     TOKEN_CHARACTERS_MAX,
     value_of,
 )
@@ -54,8 +55,8 @@ _SAID_BY_STATUS: Final = frozenset({Code.INVALID_SESSION, Code.PERMISSION_DENIED
 """Refusals that the gRPC status says even where the response has a field for them."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
-PeerCheck = Callable[[str, str], NodeId]
-"""(ticket, hive id) → the proven node, or PEER_REJECTED."""
+PeerCheck = Callable[[str, str], tuple[NodeId, bool]]
+"""(ticket, hive id) → the proven node, and whether it has voter right; or PEER_REJECTED."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,10 +130,11 @@ def open_call(route: Route, context: Context, check_peer: PeerCheck) -> Call:
     on_machine = not ticket and _is_loopback(context.peer())
     if route.access is Access.MACHINE and not on_machine:
         raise HiveError(Code.PERMISSION_DENIED, "only from the machine itself whose daemon is asked: log in there")
-    origin, hops = "", 0
+    origin, through, hops = "", "", 0
     if ticket:
         # Only a peer that has proven itself is believed about where a call came from.
-        check_peer(ticket, _text(carried, HIVE_ID))
+        peer, is_voter = check_peer(ticket, _text(carried, HIVE_ID))
+        through = _text(carried, THROUGH)[:_ORIGIN_CHARACTERS_MAX] if is_voter else peer
         origin = _text(carried, ORIGIN)[:_ORIGIN_CHARACTERS_MAX]
         hops = _hops(_text(carried, HOPS))
     elif key.startswith(MADE_KEY_PREFIX):
@@ -147,6 +149,7 @@ def open_call(route: Route, context: Context, check_peer: PeerCheck) -> Call:
         route=route,
         caller=Caller(
             origin=origin or origin_of(context.peer()),
+            through=through,
             idempotency_key=key,
             deadline_s=deadline_s,
         ),

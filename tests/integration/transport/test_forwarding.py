@@ -43,6 +43,30 @@ async def test_a_follower_forwards_a_write_with_token_key_and_origin() -> None:
         await client.channel.close()
 
 
+async def test_who_says_where_a_call_came_from_is_told_unless_it_is_a_voter() -> None:
+    world = World()
+    async with nodes(2, world) as (leader, follower):
+        client, token = await _logged_in(follower.server.api_address, world)
+        for is_voter, through in ((True, ""), (False, follower.identity.node_id)):
+            leader.voter = is_voter
+            await client.call("Transfer", TRANSFER, token)
+            assert (world.callers[-1].origin, world.callers[-1].through) == ("ip:127.0.0.1", through)
+        await client.channel.close()
+
+
+async def test_the_word_of_a_worker_stays_its_own_on_the_way_through_a_voter() -> None:
+    world = World()
+    async with nodes(2, world) as (leader, follower):
+        _, token = await _logged_in(follower.server.api_address, world)
+        follower.voter = False  # To it, who calls now is a worker.
+        connection = await leader.peers.link_to(follower.address).connect(5)
+        carried = (*connection.metadata, ("authorization", f"Bearer {token}"))
+        made_up = (("hive-origin", "ip:10.9.9.9"), ("hive-through", "another"))
+        invoke = connection.unary("/nodepool.UserService/Transfer")
+        await invoke(TRANSFER.SerializeToString(), timeout=10, metadata=(*carried, *made_up))
+        assert (world.callers[-1].origin, world.callers[-1].through) == ("ip:10.9.9.9", leader.identity.node_id)
+
+
 async def test_a_key_that_a_peer_made_is_believed_when_the_peer_forwards_it() -> None:
     world = World()
     async with nodes(2, world) as (_, follower):

@@ -21,7 +21,7 @@ from hivenode.identity import Identity
 from hivenode.pool import invariants, queries
 from hivenode.pool.commands import CloseSession, LogIn, OpenSession, RefreshSession, RegisterUser, RemoveNode
 from hivenode.pool.records import NodeRights, UserRole
-from hivenode.runtime.accounts import HiveAccounts
+from hivenode.runtime.accounts import REGISTERING_ADDRESSES, HiveAccounts
 from hivenode.runtime.claim_code import CODE_FILE, ClaimCode
 from hivenode.runtime.passwords import PasswordHashing
 from hivenode.runtime.ports import Caller
@@ -199,6 +199,31 @@ async def test_registrations_and_logins_are_limited_by_address(hive: LocalAgreem
     await accounts.login("ann", "secret", call(origin="ip:10.0.0.3"))
     hive.clock_ms += 60_000
     await accounts.login("ann", "secret", call())
+    await accounts.aclose()
+
+
+async def test_a_worker_that_makes_up_addresses_registers_and_logs_in_no_more_than_one_address(
+    hive: LocalAgreement, tmp_path: Path
+) -> None:
+    accounts = HiveAccounts(
+        hive, hive, LEADER, load_config(data_dir=tmp_path, registrations_per_minute_max=1, logins_per_minute_max=1)
+    )
+    calls = (replace(call(origin=f"ip:10.0.1.{number}"), through="worker") for number in range(4))
+    await accounts.register("ann", "secret", "", next(calls))
+    assert await code_of(accounts.register("bob", "secret", "", next(calls))) is Code.RATE_LIMITED
+    await accounts.login("ann", "secret", next(calls))
+    assert await code_of(accounts.login("ann", "secret", next(calls))) is Code.RATE_LIMITED
+    await accounts.login("ann", "secret", replace(call(origin="ip:10.0.1.9"), through="other"))
+    await accounts.aclose()
+
+
+async def test_the_registrations_of_all_addresses_are_limited_together(hive: LocalAgreement, tmp_path: Path) -> None:
+    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, registrations_per_minute_max=1))
+    for number in range(REGISTERING_ADDRESSES):
+        await accounts.register(f"u{number}", "secret", "", call(origin=f"ip:10.0.1.{number}"))
+    assert await code_of(accounts.register("more", "secret", "", call(origin="ip:10.0.2.1"))) is Code.RATE_LIMITED
+    hive.clock_ms += 60_000 // REGISTERING_ADDRESSES
+    await accounts.register("more", "secret", "", call(origin="ip:10.0.2.2"))
     await accounts.aclose()
 
 
