@@ -70,7 +70,8 @@ class ArchiveLimits:
     """Bounds on what a task may be.
 
     Args:
-        members_max: files and folders; unpacking more takes longer than most tasks run.
+        members_max: files and folders, and again folders, with those that only the names of others tell of; unpacking more
+            takes longer than most tasks run.
         unpacked_bytes_max: sum of all files.
         ratio_max: unpacked to packed size, for one file and for the whole. Text packs about 10 to 1; deflate ends at 1,032.
         ratio_floor_bytes: files and archives up to this size may have any ratio, for a few zeros hurt nobody.
@@ -248,7 +249,7 @@ def _inspect_zip(archive: zipfile.ZipFile, size_bytes: int, limits: ArchiveLimit
         raise _refuse(f"The ZIP has more than {limits.members_max} members.")
     for member in members:
         _check_member(member, limits)
-    _check_names(members)
+    _check_names(members, limits)
     _check_overlap(archive, members)
     wanted = [m for m in members if not m.filename.startswith(_FINDER_FOLDER)]
     unpacked = sum(m.file_size for m in wanted)
@@ -315,23 +316,25 @@ def _check_member(member: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
         raise _refuse(f"The member {shown} unpacks to more than {limits.ratio_max} times its packed size.")
 
 
-def _check_names(members: list[zipfile.ZipInfo]) -> None:
-    """No name twice, and no file where another member needs a folder."""
+def _check_names(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
+    """No name twice, no file where another member needs a folder, and not too many folders, with those that nobody names."""
     seen: set[str] = set()
-    files: set[str] = set()
     for member in members:
         name = member.filename.removesuffix("/")
         if name in seen:
             raise _refuse(f"The member {_shown(name)} is there twice.")
         seen.add(name)
-        if not member.is_dir():
-            files.add(name)
-    for name in seen:
-        cut = name.find("/")
-        while cut >= 0:
-            if name[:cut] in files:
-                raise _refuse(f"The member {_shown(name[:cut])} is a file, and a folder of other members too.")
-            cut = name.find("/", cut + 1)
+    files = {member.filename for member in members if not member.is_dir()}
+    folders: set[str] = set()
+    for member in members:
+        folder = member.filename.rpartition("/")[0]
+        while folder and folder not in folders:
+            if folder in files:
+                raise _refuse(f"The member {_shown(folder)} is a file, and a folder of other members too.")
+            folders.add(folder)
+            if len(folders) > limits.members_max:
+                raise _refuse(f"The ZIP has more than {limits.members_max} folders.")
+            folder = folder.rpartition("/")[0]
 
 
 def _check_overlap(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> None:

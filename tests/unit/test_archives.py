@@ -250,6 +250,14 @@ def test_bomb_by_count_is_refused(tmp_path: Path) -> None:
     assert "more than 20 members" in refusal(write_zip(tmp_path / "t.zip", members), SMALL)
 
 
+def test_bomb_by_folders_that_names_imply_is_refused(tmp_path: Path) -> None:
+    """Each member needs four folders of its own."""
+    members = {"main.py": b"", **{f"{n}/b/c/d/e": b"" for n in range(SMALL.members_max // 4)}}
+    read_task(path := write_zip(tmp_path / "t.zip", members), inspect_task(path, SMALL), SMALL, unhurried)
+    members |= {"x/b/": b"", "x/f": b""}
+    assert "more than 20 folders" in refusal(write_zip(tmp_path / "u.zip", members), SMALL)
+
+
 def test_directory_that_lies_about_its_count_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "t.zip", {"main.py": b"", **{f"d{i}": b"" for i in range(40)}})
     data = bytearray(path.read_bytes())
