@@ -12,6 +12,7 @@ from hivenode.errors import Code, HiveError
 from hivenode.membership.twins import Claim, TwinVerdict, addresses_to_ask, judge
 from hivenode.pool.records import NodeEntry, NodeKind
 from hivenode.runtime.ports import PeerNetwork
+from hivenode.runtime.refusals import Refusals
 
 CHECKS_MAX: Final = 8
 """Machines about which a leader asks at one moment, each at 16 addresses at the most, which joiners name. Others wait for their
@@ -38,6 +39,7 @@ class TwinChecks:
         self._peers = peers
         self._room = asyncio.Semaphore(CHECKS_MAX)
         self._going_on: set[NodeId] = set()
+        self._refusals = Refusals()
 
     async def refuse_twin(self, known: NodeEntry | None, joiner: NodeRecord) -> None:
         """Returns when the joiner may take the place of `known`, what the hive has under its id.
@@ -58,12 +60,14 @@ class TwinChecks:
         self._going_on.add(joiner.node_id)
         try:
             async with self._room:
-                await _refuse(self._peers, admitted, newcomer, asked)
+                await _refuse(self._peers, self._refusals, admitted, newcomer, asked)
         finally:
             self._going_on.discard(joiner.node_id)
 
 
-async def _refuse(peers: PeerNetwork, admitted: Claim, newcomer: Claim, asked: tuple[str, ...]) -> None:
+async def _refuse(
+    peers: PeerNetwork, refusals: Refusals, admitted: Claim, newcomer: Claim, asked: tuple[str, ...]
+) -> None:
     """As `TwinChecks.refuse_twin`."""
     told = newcomer.addresses
     answers = await _ask(peers, asked)
@@ -76,7 +80,7 @@ async def _refuse(peers: PeerNetwork, admitted: Claim, newcomer: Claim, asked: t
             if admitted.incarnation != newcomer.incarnation:
                 _log.warning("a node without its log takes the place of its former self", node=newcomer.node_id)
         case TwinVerdict.TWIN:
-            _log.warning("refused a second machine with one key", node=newcomer.node_id, addresses=told)
+            refusals.name(newcomer.node_id, "a second machine with one key", addresses=told)
             raise twin_refusal(next(a.addresses[0] for a in answers if a.node_id == admitted.node_id))
         case TwinVerdict.UNDECIDED:
             raise HiveError(

@@ -17,7 +17,7 @@ from hivenode.encoding.records import decode_record, encode_record
 from hivenode.encoding.state_view import ReadView
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
-from hivenode.pool import joining, nodes, queries
+from hivenode.pool import joining, nodes, queries, validation
 from hivenode.pool.commands import AdmitNode
 from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, TrustMode
@@ -245,6 +245,7 @@ class LocalPeerHost:
             raise HiveError(Code.NO_LEADER, "the hive is still being born; ask again")
         if through != joiner.node_id and not self._local.may_hold_state(through):
             claim = dataclasses.replace(claim, from_lan=False)  # A worker's word is good for nothing.
+        validation.check_node_record(joiner)  # What a stranger says is listed and logged before anything is agreed on.
         nodes.refuse_denied(replica.view(), joiner.node_id)
         if queries.was_removed(replica.view(), joiner.node_id, joiner.incarnation):
             await self._see_off(replica, joiner, record)

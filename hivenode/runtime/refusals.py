@@ -14,6 +14,10 @@ AGAIN_S: Final = 60.0
 NAMED_MAX: Final = 256
 """Lines in that time. Whoever has many keys could say one with each, and the log is on the disk that the hive writes to."""
 
+TEXT_CHARACTERS_MAX: Final = 128
+"""Of each text that a line repeats; of a list, the first `ITEMS_MAX`."""
+ITEMS_MAX: Final = 4
+
 _log = structlog.get_logger(__name__)
 
 
@@ -44,4 +48,13 @@ class Refusals:
                 _log.warning("more nodes are refused than are named", named=NAMED_MAX, within_s=AGAIN_S)
             return
         self._said_s[key] = now_s
-        _log.warning("refused a node", node=node, what=what, **about)
+        _log.warning("refused a node", node=node, what=what, **{key: _cut(value) for key, value in about.items()})
+
+
+def _cut(value: Any) -> Any:
+    """What others have said, as a line of the log may repeat it."""
+    if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
+        return value[:TEXT_CHARACTERS_MAX] + "…"
+    if isinstance(value, tuple | list):
+        return tuple(map(_cut, value[:ITEMS_MAX])) + (("…",) if len(value) > ITEMS_MAX else ())
+    return value

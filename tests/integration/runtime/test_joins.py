@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError
@@ -17,7 +18,7 @@ from hivenode.pool.records import NodeRights
 from hivenode.runtime.admission import TwinChecks
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.peer_host import CHANGES_PER_MINUTE_MAX, LocalPeerHost
-from hivenode.runtime.ports import Introduction, JoinClaim, JoinOffer
+from hivenode.runtime.ports import NO_CLAIM, Introduction, JoinClaim, JoinOffer
 from hivenode.runtime.rate_limit import RateLimit
 from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, create_hive, leader_of, propose, three, until
 from tests.unit.pool.driver import START_MS, capabilities, node_id, signed_record
@@ -110,6 +111,18 @@ async def test_a_machine_that_says_something_else_of_itself_without_end_has_a_ra
         assert leader.replica.applied_index == before
         await _join(host, 2)
         await _join(host, 2, 1)
+
+
+async def test_a_stranger_with_a_long_name_is_neither_listed_nor_logged(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        host = _host(leader)
+        record = signed_record(1, offer=capabilities(hostname="h" * 10_000))
+        with capture_logs() as logs, pytest.raises(HiveError) as caught:
+            await LocalPeerHost.accept_join(host, node_id(1), record, NO_CLAIM)
+        assert caught.value.code is Code.INVALID_ARGUMENT
+        assert host._desk.pending(leader.replica.view()) == ()
+        assert not [line for line in logs if line["event"] == "refused a node"]
 
 
 async def test_an_old_record_of_a_machine_costs_no_entry_and_nobodys_share(tmp_path: Path) -> None:

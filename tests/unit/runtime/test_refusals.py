@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from hivenode.runtime.refusals import NAMED_MAX, Refusals
+from hivenode.runtime.refusals import ITEMS_MAX, NAMED_MAX, TEXT_CHARACTERS_MAX, Refusals
 
 
 def test_the_same_of_the_same_node_is_said_once_a_minute() -> None:
@@ -39,3 +39,13 @@ def test_who_has_many_keys_is_named_for_some_of_them() -> None:
         "more",
         f"n{2 * NAMED_MAX}",
     ]
+
+
+def test_what_others_say_is_cut() -> None:
+    long = "x" * (TEXT_CHARACTERS_MAX + 1)
+    with capture_logs() as logs:
+        Refusals().name("n1", "join", reason=long, addresses=(long,) * (ITEMS_MAX + 1), number=7, some=("a",))
+    (line,) = logs
+    assert line["reason"] == long[:-1] + "…"
+    assert line["addresses"] == (*(long[:-1] + "…",) * ITEMS_MAX, "…")
+    assert (line["number"], line["some"]) == (7, ("a",))
