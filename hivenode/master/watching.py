@@ -33,10 +33,11 @@ from hivenode.pool.records import TaskRecord
 from hivenode.runtime.ports import Agreement, Leadership, TaskEvent
 from hivenode.runtime.streams import closing
 
-_PIECES_MAX: Final = 8
-"""Pieces that wait for a slow watcher, before the worker is held back."""
-_PIECE_BYTES_MAX: Final = 256 << 10
+_PIECES_MAX: Final = 4
+"""Pieces that wait for a slow watcher, before the worker is held back; together they are one event's."""
+_EVENT_BYTES_MAX: Final = 256 << 10
 """One event's log: small beside a message of gRPC, large beside its cost."""
+_PIECE_BYTES_MAX: Final = _EVENT_BYTES_MAX // _PIECES_MAX
 _BARRIER_S: Final = 10.0
 _REST_S: Final = 600.0
 """For bringing the whole log here after the end, as for a download."""
@@ -186,8 +187,8 @@ class Watching:
             try:
                 async with closing(rest) as pieces:
                     async for piece in pieces:
-                        for start in range(0, len(piece), _PIECE_BYTES_MAX):
-                            part = piece[start : start + _PIECE_BYTES_MAX]
+                        for start in range(0, len(piece), _EVENT_BYTES_MAX):
+                            part = piece[start : start + _EVENT_BYTES_MAX]
                             yield TaskEvent(state=task.state, attempt=task.attempt, note=note, log=part, final=False)
             except HiveError as error:
                 note = f"the rest of the log cannot be read: {error.message}"

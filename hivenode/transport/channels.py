@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+import json
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -12,6 +13,10 @@ MESSAGE_BYTES_MAX: Final = 104 << 20
 """The documented 100 MB of a task archive or result, with slack for the fields beside it."""
 CHUNK_BYTES: Final = 256 << 10
 """Piece of a streamed blob or result: large enough for line rate, and small, since a stream holds some five copies of one."""
+PIECE_ANSWER_BYTES_MAX: Final = 2 * CHUNK_BYTES
+"""One message of a blob or log from another node, which may mean harm: refused by its head, before more of it is taken."""
+PEER_ANSWER_BYTES_MAX: Final = 4 << 20
+"""Any other message from another node, but for lists of all members; the largest is a piece of a snapshot, of 1 MiB."""
 PING_INTERVAL_MS: Final = 2_000
 """A machine that lost its power is noticed within two of these."""
 API_STREAMS_MAX: Final = 100
@@ -35,15 +40,39 @@ PING_STRIKES_MAX: Final = 16
 HANDSHAKE_MS_MAX: Final = 10_000
 """A connection that has not said by then that it speaks HTTP/2, or shown no TLS, holds a place for nothing."""
 
-_Options: TypeAlias = tuple[tuple[str, int], ...]
+_PEER_SERVICE: Final = "hive.PeerService"
+
+_Options: TypeAlias = tuple[tuple[str, int | str], ...]
 
 _SIZES: Final[_Options] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
 )
+_WINDOW: Final[_Options] = (
+    # What a call that is not read yet may hold: gRPC would let it grow to tens of megabytes on a fast network.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+)
+
+
+def _answers(bytes_max: int, *methods: str) -> dict[str, Any]:
+    """The bound of an answer's messages, for some methods of the peer protocol or for all of them that are not named."""
+    names: list[dict[str, str]] = [{"method": method} for method in methods] or [{}]
+    return {"name": [{"service": _PEER_SERVICE, **name} for name in names], "maxResponseMessageBytes": bytes_max}
+
+
+_METHODS: Final = {
+    "methodConfig": [
+        _answers(PIECE_ANSWER_BYTES_MAX, "FetchBlob", "ReadLog"),
+        _answers(MESSAGE_BYTES_MAX, "Join", "ListMembers"),
+        _answers(PEER_ANSWER_BYTES_MAX),
+    ]
+}
 
 CLIENT_OPTIONS: Final[_Options] = (
     *_SIZES,
+    *_WINDOW,
+    ("grpc.service_config", json.dumps(_METHODS)),
     # A dead peer's refusal must be seen at once and its return soon: gRPC waits 20 s and more by default.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -66,9 +95,7 @@ SERVER_OPTIONS: Final[_Options] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS // 2),
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS_MAX),
-    # What a call that is not read yet may hold: gRPC would let it grow to tens of megabytes on a fast network.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+    *_WINDOW,
     # A request that unpacks to a thousand times its size is no use to anybody: archives are packed already.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),

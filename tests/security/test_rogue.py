@@ -89,7 +89,7 @@ class Rogue:
         self.hive_id = ""
         self.target = hive_id
         self.peers = GrpcPeers(
-            Self(identity=self.identity, record=self.record, hive_id=lambda: self.hive_id, now_ms=_now_ms)
+            Self(identity=self.identity, record=self.record, hive_id=lambda: self.hive_id, now_ms=now_ms)
         )
 
     @property
@@ -104,8 +104,8 @@ class Rogue:
             role=Role.WORKER,
             addresses=("127.0.0.1:9",),
             capabilities=capabilities(),
-            sequence=_now_ms(),
-            expires_ms=_now_ms() + 3_600_000,
+            sequence=now_ms(),
+            expires_ms=now_ms() + 3_600_000,
             version="0",
             certificate_sha256=self.certificate.sha256,
         )
@@ -115,20 +115,20 @@ class Rogue:
 
     async def join(self, daemon: Daemon) -> None:
         """Comes in, as a worker: in `lan` mode whoever says that it never votes gets no more than that."""
-        address = _address(daemon)
+        address = address_of(daemon)
         offer = await self.peers.join(address, self.target, self.record(), DEADLINE_S)
         assert not offer.voter_rights
         self.hive_id = offer.hive_id
 
     async def connection(self, daemon: Daemon) -> Connection:
-        return await self.peers.link_to(_address(daemon)).connect(DEADLINE_S)
+        return await self.peers.link_to(address_of(daemon)).connect(DEADLINE_S)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _address(daemon: Daemon) -> PeerAddress:
+def address_of(daemon: Daemon) -> PeerAddress:
     return PeerAddress(node_id=NodeId(daemon.node_id), addresses=(daemon.peer_address,))
 
 
