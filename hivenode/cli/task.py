@@ -99,7 +99,7 @@ def run_task(
 def _tell_accepted(accepted: hive_pb2.UploadTaskStreamResponse, to_stderr: bool) -> None:
     copies = "1 copy" if accepted.copies == 1 else f"{accepted.copies} copies"
     text = f"{accepted.task_id} accepted · {accepted.cpt_held} CPT held · {copies} of its data"
-    say(text, err=to_stderr)
+    say(printable(text), err=to_stderr)
 
 
 def _wait(peer: Peer, settings: Settings, accepted: hive_pb2.UploadTaskStreamResponse, output: Path | None) -> None:
