@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -19,6 +20,13 @@ from hivenode.transport.statuses import MalformedError
 
 NO_ATTEMPT: Final = "your node holds no attempt of this task"
 """Workers of the hive report over their own stream to the leader; nobody else holds an attempt."""
+
+
+OUTPUT_BYTES_MAX: Final = 1 << 20
+"""Of the log's end in one PollTaskStatus. As text it may have three times as many: within the 4 MiB that any client takes."""
+OUTPUT_LINES_MAX: Final = 65_536
+_TEXT_PIECE_BYTES: Final = 1 << 20
+"""Decoded at once, on a thread: the event loop has its turn between two."""
 
 
 def _needs(asked: Any) -> Needs:
@@ -74,6 +82,33 @@ def _detail(view: TaskView) -> Any:
         dependencies=record.spec.dependencies,
         time_limit_s=record.spec.time_limit_s,
     )
+
+
+def _last_lines(log: bytes) -> tuple[list[str], bool]:
+    """The lines at a log's end, and whether there are more before them; a longer line is cut or left out."""
+    start = max(len(log) - OUTPUT_BYTES_MAX, 0)
+    if start and log[start - 1 : start] != b"\n":
+        start = log.find(b"\n", start, len(log) - 1) + 1 or start
+    lines = log[start:].decode("utf-8", "replace").splitlines()
+    return lines[-OUTPUT_LINES_MAX:], start > 0 or len(lines) > OUTPUT_LINES_MAX
+
+
+def _text_of(log: bytes) -> str:
+    """A log as text, of which each byte that is none takes three. Raises BLOB_TOO_LARGE when one message cannot carry it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces: list[str] = []
+    left = bounds.UNARY_BYTES_MAX
+    for start in range(0, len(log) + 1, _TEXT_PIECE_BYTES):
+        end = start + _TEXT_PIECE_BYTES
+        pieces.append(decoder.decode(log[start:end], final=end > len(log)))
+        left -= len(pieces[-1].encode())
+        if left < 0:
+            raise HiveError(
+                Code.BLOB_TOO_LARGE,
+                f"the log is no text, and as such has more than the {bounds.UNARY_BYTES_MAX >> 20} MiB that one message "
+                "carries: read its bytes with hive.HiveService/WatchTask or `hivenode task logs --follow`",
+            )
+    return "".join(pieces)
 
 
 def _read_whole(stored: StoredFile) -> bytes:
@@ -163,7 +198,9 @@ class TaskHandlers:
         lines: list[str] = []
         try:
             log = await self._tasks.log(call.session, task_id, call.caller)
-            lines = log.decode("utf-8", "replace").splitlines()
+            lines, more = await asyncio.to_thread(_last_lines, log)
+            if more:
+                note = f"{note} (these are the last {len(lines)} lines of its output: GetTaskLogs has all)".strip()
         except HiveError as error:
             # The state is known although the log cannot be had: the machine that writes it may be away.
             note = f"{note} (its output cannot be read now: {error.message})".strip()
@@ -183,7 +220,7 @@ class TaskHandlers:
 
     async def logs(self, request: Any, call: Call) -> Any:
         log = await self._tasks.log(call.session, request.task_id, call.caller)
-        return nodepool_pb2.GetTaskLogsResponse(success=True, logs=log.decode("utf-8", "replace"))
+        return nodepool_pb2.GetTaskLogsResponse(success=True, logs=await asyncio.to_thread(_text_of, log))
 
     async def watch(self, request: Any, call: Call) -> AsyncIterator[Any]:
         task_id, offset = request.task_id, request.log_offset

@@ -138,6 +138,7 @@ class World:
         self.tasks: dict[str, TaskRecord] = {}
         self.done: dict[tuple[str, str], int] = {}
         self.callers: list[Caller] = []
+        self.log = b"one\ntwo\n"
         self.result: StoredFile | None = None
         self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
@@ -353,7 +354,7 @@ class Ports:
 
     async def log(self, session: SessionRecord, task_id: str, caller: Caller) -> bytes:
         await self.world.pass_gate(caller)
-        return b"one\ntwo\n"
+        return self.world.log
 
     async def result(self, session: SessionRecord, task_id: str, caller: Caller) -> StoredFile:
         if self.world.result is None:

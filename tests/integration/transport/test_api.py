@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserRole
+from hivenode.transport.interceptors.intake import SMALL_BYTES_MAX
 from hivenode.transport.routing import ROUTES, Access, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, stored
@@ -332,6 +333,34 @@ async def test_a_task_whose_log_cannot_be_read_still_tells_its_state(client: Cli
     polled, _ = await client.call("PollTaskStatus", nodepool_pb2.PollTaskStatusRequest(task_id="t"), token)
     assert (polled.success, polled.status, list(polled.output)) == (True, "PENDING", [])
     assert "its worker is away" in polled.message
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\xff", b"\xff\n", b"a line\n"], ids=["empty", "none", "no text", "text"])
+async def test_a_poll_has_the_end_of_a_long_log_and_fits_any_client(client: Client, world: World, line: bytes) -> None:
+    token = await client.log_in()
+    await client.call("UploadTask", nodepool_pb2.UploadTaskRequest(task_id="t", task_data=b"1"), token)
+    world.log = b"first\n" + line * ((8 << 20) // len(line)) + b"\nlast\n"
+    polled, _ = await client.call("PollTaskStatus", nodepool_pb2.PollTaskStatusRequest(task_id="t"), token)
+    assert (polled.success, polled.status, polled.output[-1]) == (True, "PENDING", "last")
+    assert "first" not in polled.output
+    assert "GetTaskLogs" in polled.message
+    assert polled.ByteSize() < SMALL_BYTES_MAX
+
+
+async def test_a_log_that_is_too_large_as_text_is_refused_for_good(client: Client, world: World) -> None:
+    token = await client.log_in()
+    world.log = b"\xff" * (40 << 20)
+    answer, trailing = await client.call("GetTaskLogs", nodepool_pb2.GetTaskLogsRequest(task_id="t"), token)
+    assert not answer.success
+    assert "WatchTask" in answer.message
+    assert (trailing["hive-error-code"], trailing["hive-outcome"]) == ("5002", "refused")
+
+
+async def test_a_log_is_the_same_text_in_one_piece_and_in_many(client: Client, world: World) -> None:
+    token = await client.log_in()
+    world.log = "añ€😀\n".encode() * (300 << 10) + b"\xe2\x82"
+    answer, _ = await client.call("GetTaskLogs", nodepool_pb2.GetTaskLogsRequest(task_id="t"), token)
+    assert answer.logs == world.log.decode("utf-8", "replace")
 
 
 async def test_the_result_of_a_running_task_is_refused_in_the_response(client: Client) -> None:
