@@ -113,6 +113,7 @@ class Route:
 _WRITE: Final[dict[str, Any]] = {"kind": RouteKind.LEADER, "writes": True}
 _WRITE_BY_TOKEN: Final[dict[str, Any]] = {**_WRITE, "access": Access.TOKEN}
 _ASK_LEADER: Final[dict[str, Any]] = {"kind": RouteKind.LEADER}
+_ASK_LEADER_AFTER_BARRIER: Final[dict[str, Any]] = {**_ASK_LEADER, "barrier": True}
 _READ: Final[dict[str, Any]] = {"kind": RouteKind.READ}
 _READ_AFTER_BARRIER: Final[dict[str, Any]] = {**_READ, "barrier": True}
 _UPLOAD: Final[dict[str, Any]] = {**_WRITE, "timeout_s": BULK_TIMEOUT_S, "large": True}
@@ -131,11 +132,11 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "nodepool.NodeManagerService": {
         "RegisterWorkerNode": _WRITE,
         "HealthCheck": {**_ASK_LEADER, "access": Access.ANYONE},
-        "ReportStatus": _ASK_LEADER,
-        "GetNodeList": _ASK_LEADER,
+        "ReportStatus": _ASK_LEADER_AFTER_BARRIER,
+        "GetNodeList": _ASK_LEADER_AFTER_BARRIER,
         "RegisterNode": _WRITE,
         "Heartbeat": {**_ASK_LEADER, "access": Access.ANYONE},
-        "ReportNodeStatus": _ASK_LEADER,
+        "ReportNodeStatus": _ASK_LEADER_AFTER_BARRIER,
     },
     "nodepool.MasterNodeService": {
         "UploadTask": _UPLOAD,
@@ -167,7 +168,7 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
     },
     "hive.HiveService": {
         "GetStatus": {"kind": RouteKind.LOCAL, "access": Access.ANYONE},
-        "ListNodes": _ASK_LEADER,
+        "ListNodes": _ASK_LEADER_AFTER_BARRIER,
         "WhoAmI": _READ_AFTER_BARRIER,
         "Logout": _WRITE_BY_TOKEN,
         "ChangePassword": _WRITE_BY_TOKEN,

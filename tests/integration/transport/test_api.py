@@ -15,11 +15,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserRole
+from hivenode.runtime.ports import Caller
 from hivenode.transport.interceptors.intake import SMALL_BYTES_MAX
 from hivenode.transport.routing import ROUTES, Access, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, stored
-from tests.support.requests import breaches
+from tests.support.requests import breaches, good_request
 
 
 async def test_the_documents_example_works_word_by_word(client: Client) -> None:
@@ -446,6 +447,22 @@ async def test_watching_tells_every_step_and_ends(client: Client, node: Node) ->
         ("COMPLETED", b"two\n", True),
     ]
     assert node.ports.barriers == 1
+
+
+@pytest.mark.parametrize("method", ["GetNodeList", "ListNodes", "ReportStatus", "ReportNodeStatus"])
+async def test_what_the_leader_alone_knows_is_told_to_no_session_that_ended(
+    client: Client, node: Node, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A leader that was stopped, and wakes, does not know yet that another one leads, which ended the session."""
+    token = await client.log_in()
+
+    async def passed(_deadline_s: float) -> None:
+        await node.ports.logout(token, Caller(origin="", idempotency_key="", deadline_s=1.0))
+
+    monkeypatch.setattr(node.ports, "read_barrier", passed)
+    request = next(route.request for name, route in ROUTES.items() if name.endswith(f"/{method}"))
+    error = await client.failing(method, good_request(request.DESCRIPTOR), token)
+    assert code_of(error) == (grpc.StatusCode.UNAUTHENTICATED, 1004, "refused")
 
 
 async def test_other_calls_answer(client: Client) -> None:
