@@ -164,7 +164,7 @@ _TREATMENT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "RegisterUser": {**_WRITE, "access": Access.ANYONE},
         "LoginUser": {**_WRITE, "access": Access.ANYONE},
         "SubmitTask": _UPLOAD,
-        "GetTaskStatus": _READ,
+        "GetTaskStatus": {**_READ, "bulky": True},
     },
     "hive.HiveService": {
         "GetStatus": {"kind": RouteKind.LOCAL, "access": Access.ANYONE},

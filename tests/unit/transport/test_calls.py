@@ -51,6 +51,11 @@ def test_a_refusal_goes_into_a_response_that_can_carry_it() -> None:
             assert refusal_in(nodepool_pb2.LoginResponse, HiveError(code, "x")) is None
 
 
+def test_answers_of_one_kind_are_bounded_alike() -> None:
+    bulky = {route.response for route in ROUTES.values() if route.bulky}
+    assert bulky.isdisjoint({route.response for route in ROUTES.values() if not route.bulky})
+
+
 def test_only_reads_and_local_calls_are_answered_by_a_follower() -> None:
     for route in ROUTES.values():
         assert route.answered_here(Standing.LEADER)
