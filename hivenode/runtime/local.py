@@ -334,9 +334,9 @@ class LocalNode:
 
     async def leader(self, deadline_s: float) -> PeerAddress:
         ends = asyncio.get_running_loop().time() + deadline_s
-        if self._replica is not None and self.standing() is not Standing.LIGHT:
-            return await self._leader_of_the_log(self._replica, ends)
         while True:
+            if self._replica is not None and self.standing() is not Standing.LIGHT:  # Perhaps since this was asked.
+                return await self._leader_of_the_log(self._replica, ends)
             found = self._light_leader or await self._ask_for_leader(_left_s(ends))
             if found is not None:
                 return found

@@ -10,6 +10,7 @@ from typing import Any
 import nacl.signing
 import pytest
 
+from hivenode.consensus import MemberId
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.identity import Identity
@@ -127,6 +128,7 @@ def local_node(lan: Lan, replica: Any) -> Any:
         _known={peer(number).node_id: peer(number) for number in (1, 2)},
         node_id=NodeId("0" * 64),
         hive_id=lambda: HIVE_ID,
+        address_of=lambda found: PeerAddress(node_id=found, addresses=()),
         note_address=lambda _peer: None,
         note_peer=lambda _intro: None,
         may_hold_state=lambda _node: True,
@@ -168,6 +170,21 @@ async def test_what_others_said_of_a_leader_that_the_log_heard_meanwhile_is_not_
     replica.leader = None
     node._leader_heard(replica)
     assert node.standing() is Standing.REPLICA
+
+
+async def test_a_node_that_comes_to_hold_the_log_while_it_asks_for_a_leader_follows_its_own() -> None:
+    """As a machine that forms a hive alone, whose worker waited for a leader that nobody else knows."""
+    node = local_node(Lan({1: introduction(1, None), 2: introduction(2, None)}), None)
+    replica = replica_without_leader()
+
+    async def wait_for_leader(deadline_s: float) -> MemberId:
+        return MemberId(f"{peer(7).node_id}.0123456789abcdef")
+
+    replica.wait_for_leader = wait_for_leader
+    asking = asyncio.create_task(node.leader(DEADLINE_S))
+    await node._search_leader()
+    node._replica = replica
+    assert (await asking).node_id == peer(7).node_id
 
 
 async def test_a_replica_says_that_nobody_leads_when_nobody_else_knows_either() -> None:
