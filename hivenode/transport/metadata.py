@@ -21,6 +21,9 @@ COPIES: Final = "hive-copies"
 """In what trails a write: on how many machines' disks it lies now."""
 STATUS_DETAILS: Final = "grpc-status-details-bin"
 
+SAID_ONCE: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, HOPS, ORIGIN, THROUGH, HIVE_ID, PEER_TICKET})
+"""What a call carries once or not at all: one part of the daemon reads the first of a name, and another might read the last."""
+
 HOPS_MAX: Final = 2
 """A call goes to the leader in one hop, or in two when leadership has just moved; more is a circle."""
 IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 128

@@ -17,6 +17,7 @@ from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import UserRole
 from hivenode.runtime.ports import Caller
 from hivenode.transport.interceptors.intake import SMALL_BYTES_MAX
+from hivenode.transport.metadata import SAID_ONCE
 from hivenode.transport.routing import ROUTES, Access, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, stored
@@ -523,3 +524,16 @@ async def test_the_peer_port_serves_the_documented_api_and_the_api_port_no_peers
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.channel.unary_unary("/hive.PeerService/Challenge")(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("name", sorted(SAID_ONCE))
+async def test_what_a_call_may_carry_once_is_refused_when_it_is_there_twice(client: Client, name: str) -> None:
+    """Whoever looked at the first would else see another call than whoever looked at the last."""
+    token = await client.log_in()
+    metadata = [("authorization", f"Bearer {token}")] * (2 if name == "authorization" else 1)
+    metadata += [(name, "1")] * (0 if name == "authorization" else 2)
+    sent = client.method("GetBalance")(nodepool_pb2.GetBalanceRequest(), metadata=metadata, timeout=10)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await sent
+    assert code_of(caught.value)[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert name in (caught.value.details() or "")
