@@ -407,11 +407,12 @@ class Faults:
 
     def _transfer(self) -> None:
         leader = self.world.leader()
-        if leader is None or leader.replica is None:
+        if leader is None or (replica := leader.replica) is None:
             return
-        others = sorted(leader.replica.status().conf.voters - {leader.member_id})
+        others = sorted(replica.status().conf.voters - {leader.member_id})
         if others:
-            leader.replica.transfer_leader(others[self._engine.rng.randrange(len(others))])
+            to = others[self._engine.rng.randrange(len(others))]
+            leader.do(lambda: replica.transfer_leader(to))
 
     def _join(self) -> None:
         if len(self.world.present()) < self.world.settings.nodes + NODES_MORE_MAX:

@@ -166,18 +166,8 @@ class Node:
         boot = self.boots
 
         def run() -> None:
-            if boot != self.boots or not self.alive:
-                return
-            if self.paused:
-                if len(self._backlog) < BACKLOG_MAX:
-                    self._backlog.append(action)
-                return
-            try:
-                action()
-            except Violation:
-                raise
-            except Exception as error:
-                self._break_down(error)
+            if boot == self.boots:
+                self.do(action)
 
         return run
 
@@ -309,6 +299,21 @@ class Node:
                 stream.close(side)
         self.world.process_ended(self, reset=not power)
 
+    def do(self, action: Callable[[], None]) -> None:
+        """The process does something now, or when it goes on, if it stands still; what it raises ends it."""
+        if not self.alive:
+            return
+        if self.paused:
+            if len(self._backlog) < BACKLOG_MAX:
+                self._backlog.append(action)
+            return
+        try:
+            action()
+        except Violation:
+            raise
+        except Exception as error:
+            self._break_down(error)
+
     def _break_down(self, error: Exception) -> None:
         """Something raised in this process. Where bits were flipped that is what must happen; else it is a fault."""
         compared = isinstance(error, InvariantError) and self.digests is not None and self.world.anybody_tainted()
@@ -426,18 +431,7 @@ class Node:
 
     def receive(self, source: str, payload: Any) -> None:
         """A datagram arrives at the machine; nobody is told when no process is there to take it."""
-        if not self.alive:
-            return
-        if self.paused:
-            if len(self._backlog) < BACKLOG_MAX:
-                self._backlog.append(lambda: self._take(source, payload))
-            return
-        try:
-            self._take(source, payload)
-        except Violation:
-            raise
-        except Exception as error:
-            self._break_down(error)
+        self.do(lambda: self._take(source, payload))
 
     def _take(self, source: str, payload: Any) -> None:
         # Nearly all that goes over the wires is the core's, so it does not go through the list of all else.
