@@ -30,7 +30,7 @@ SMALL_WAITING_MAX: Final = 1_024
 LARGE_WAITING_MAX: Final = 32
 """Some 90 s of one core when each unpacks to 1 GiB."""
 USER_SHARE: Final = 4
-"""One user has at most this part of those who wait."""
+"""One user has at most this part of the places while others wait, and leaves this part free while nobody does."""
 
 T = TypeVar("T")
 Check = Callable[[], None]
@@ -57,7 +57,10 @@ class Line:
         Raises:
             HiveError: OVERLOADED, SHUTTING_DOWN, and what the work raises.
         """
-        if self._waiting.total() >= self._waiting_max or self._waiting[user] >= self._waiting_max // USER_SHARE:
+        waiting, own = self._waiting.total(), self._waiting[user]
+        share = self._waiting_max // USER_SHARE
+        most = share if waiting > own else self._waiting_max - share
+        if waiting >= self._waiting_max or own >= most:
             raise _overloaded()
         self._waiting[user] += 1
         try:

@@ -62,7 +62,7 @@ class RateLimit:
         """Counts one at a time in ms; a clock that ran back fills nothing. Raises RATE_LIMITED."""
         now_us = now_ms * 1_000
         self._forget_full(now_us)
-        missing_us = min(self._full_at_us.get(key, now_us) - now_us, _MINUTE_US)
+        missing_us = min(max(self._full_at_us.get(key, now_us) - now_us, 0), _MINUTE_US)
         wait_us = missing_us + self._cost_us - _MINUTE_US
         allowed = wait_us <= 0
         self._put(key, now_us + missing_us + (self._cost_us if allowed else 0))

@@ -63,16 +63,26 @@ async def test_users_take_turns(line: Line) -> None:
     assert held.done == ["0 mallory", "2 alice", "3 bob", "1 mallory"]
 
 
-async def test_too_many_are_refused_and_a_single_user_sooner(line: Line) -> None:
+async def test_a_user_alone_has_what_others_do_not_need_and_less_when_they_come(line: Line) -> None:
     held = Held()
-    users = [str(n // (WAITING_MAX // USER_SHARE)) for n in range(WAITING_MAX)]
-    tasks = [held.start(line, user) for user in users[:2]]
-    assert await code_of(held.start(line, users[0])) is Code.OVERLOADED
-    tasks += [held.start(line, user) for user in users[2:]]
+    share = WAITING_MAX // USER_SHARE
+    tasks = [held.start(line, "mallory") for _ in range(WAITING_MAX - share)]
+    assert await code_of(held.start(line, "mallory")) is Code.OVERLOADED
+    tasks += [held.start(line, "alice") for _ in range(share)]
+    assert await code_of(held.start(line, "alice")) is Code.OVERLOADED
     assert await code_of(held.start(line, "another")) is Code.OVERLOADED
     held.free.set()
     await asyncio.gather(*tasks)
     await held.start(line, "another")
+
+
+async def test_no_user_has_more_than_a_share_while_others_wait(line: Line) -> None:
+    held = Held()
+    share = WAITING_MAX // USER_SHARE
+    tasks = [held.start(line, "alice")] + [held.start(line, "mallory") for _ in range(share)]
+    assert await code_of(held.start(line, "mallory")) is Code.OVERLOADED
+    held.free.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_work_that_nobody_waits_for_is_broken_off(line: Line) -> None:

@@ -27,6 +27,14 @@ def test_a_minute_allows_its_number_at_once_and_then_evenly() -> None:
     assert sum(allowed(limit, "a", 10_000_000) for _ in range(100)) == 60
 
 
+def test_a_bucket_that_was_full_long_ago_and_is_not_forgotten_yet_has_a_minutes_worth() -> None:
+    limit = RateLimit("logins", 10)
+    for number in range(1_000):
+        assert allowed(limit, f"other {number}", 0)
+    assert allowed(limit, "z", 0)
+    assert sum(allowed(limit, "z", 3_600_000) for _ in range(600)) == 10
+
+
 def test_keys_do_not_share() -> None:
     limit = RateLimit("logins", 1)
     assert allowed(limit, "a", 0)
