@@ -27,7 +27,7 @@ from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, nodes, stored
 
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 SHORT_S = 0.2
 LARGE = sorted(name for name, route in ROUTES.items() if route.large)
 
