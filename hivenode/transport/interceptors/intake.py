@@ -12,8 +12,9 @@ after a look at who calls and what the method can need.
 | of a peer's stream | a proven member (`peer_service.py`) | `MESSAGE_BYTES_MAX` a frame | |
 
 Rules
-- Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). A member with voter right
-  has read its users' so itself, and waits for neither.
+- Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). The small requests of
+  members, and of their users, have turns of their own. A member with voter right has read its users' so itself, and waits for
+  neither.
 - A streamed answer holds some of its pieces for as long as its caller takes them, so a user has so many of them, by method.
 - What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
   may have half of it.
@@ -42,7 +43,7 @@ from hivenode.errors import Code, HiveError
 from hivenode.runtime.rate_limit import origin_key
 from hivenode.transport.channels import MESSAGE_BYTES_MAX
 from hivenode.transport.interceptors.calls import Context, origin_of, refuse
-from hivenode.transport.interceptors.turns import Turns, overloaded
+from hivenode.transport.interceptors.turns import MEMBERS_TURNS_MAX, TURNS_MAX, Turns, overloaded
 from hivenode.transport.limits import Limits
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.pace import STALL_S, Pace
@@ -129,7 +130,8 @@ class Intake(grpc.aio.ServerInterceptor):
         self._calls: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
         self._held_bytes = 0
-        self._turns = Turns()
+        self._turns = Turns(TURNS_MAX)
+        self._members_turns = Turns(MEMBERS_TURNS_MAX)
         self._giving_back: asyncio.Future[int] | None = None
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -338,8 +340,18 @@ class Intake(grpc.aio.ServerInterceptor):
 
     async def _read(self, context: Context, client: str, *, known: bool, large: bool) -> bytes | None:
         """The next request of a call, as bytes; None when there is none. Raises OVERLOADED, INVALID_ARGUMENT."""
-        if self._is_from_voter(context):
-            data: Any = await context.read()
+        member = self._member_of(context)
+        data: Any
+        if member is not None and self._is_voter(member):
+            data = await context.read()
+        elif member is not None and not large:
+            data = await self._members_turns.read(
+                context.read,
+                connection=member,
+                client=member,
+                known=True,
+                patience_s=self._limits.small_patience_s,
+            )
         else:
             data = await self._turns.read(
                 context.read,

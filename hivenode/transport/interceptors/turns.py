@@ -9,7 +9,8 @@ bounds that memory. Nearly all are there already when they are asked for, and a 
 | and nobody waits for a turn | goes on |
 | and somebody waits, now or later | is told OVERLOADED, and what came of it is let go |
 
-Turns go round by connection, so that one with a thousand calls waiting comes no oftener than one with a single call.
+Turns go round by connection, so that one with a thousand calls waiting comes no oftener than one with a single call. Proven
+members have a queue of their own, which goes round by node: whoever half-sends requests over many connections holds up no worker.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from hivenode.errors import Code, HiveError
 
 TURNS_MAX: Final = 4
 """Requests that are read at once; more make nothing faster, since one event loop serves them all."""
+MEMBERS_TURNS_MAX: Final = 2
+"""Requests of members that are read at once beside these. What they send is small, but gRPC would take in 104 MiB of each."""
 PROMPT_S: Final = 0.05
 """A request that is not there by then waits for the network, not for this node."""
 SLOW_STRANGERS_MAX: Final = 1
 SLOW_USERS_MAX: Final = 2
-"""Slow requests of those who have shown no session, and of those who have; one a client."""
+"""Slow requests of those who have shown no session, and of those who have, or are members; one a client."""
 
 T = TypeVar("T")
 
@@ -43,7 +46,8 @@ def overloaded() -> HiveError:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Reading:
-    """One request that is being read. `client` is whom it counts for, `known` whether a session was shown.
+    """One request that is being read. `client` is whom it counts for, `known` whether a session was shown,
+    or a member's ticket.
 
     `ends` is when patience does, on the loop's clock; `limit` is set to it only when the request is late, as few are.
     """
@@ -57,10 +61,10 @@ class _Reading:
 
 
 class Turns:
-    """Gives turns; one event loop uses it."""
+    """Gives turns, so many at once; one event loop uses it."""
 
-    def __init__(self) -> None:
-        self._free = TURNS_MAX
+    def __init__(self, turns_max: int) -> None:
+        self._free = turns_max
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._overdue: deque[_Reading] = deque()
         self._slow: dict[bool, set[str]] = {False: set(), True: set()}
@@ -71,6 +75,7 @@ class Turns:
         """What `read` gives, in its turn.
 
         Args:
+            connection: whose turns those are, or the node.
             patience_s: for the turn and the request together.
         Raises:
             HiveError: OVERLOADED.

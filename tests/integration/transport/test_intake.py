@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import BlobRef
+from hivenode.runtime.ports import WorkerHeartbeat, WorkerHello
 from hivenode.transport.channels import API_STREAMS_MAX
 from hivenode.transport.interceptors.intake import (
     BULKY_AT_ONCE_MAX,
@@ -22,13 +24,16 @@ from hivenode.transport.interceptors.intake import (
     SMALL_BYTES_MAX,
 )
 from hivenode.transport.limits import SMALL_PATIENCE_S, Limits
+from hivenode.transport.metadata import PEER_TICKET
 from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX
 from hivenode.transport.routing import ROUTES, Shape
 from tests.integration.transport.client import Client, code_of
-from tests.integration.transport.parts import Node, World, nodes, stored
+from tests.integration.transport.parts import Node, World, capabilities, nodes, stored
+from tests.security.half_sent import half_sent
 
 ANSWER_S = 30.0
 SHORT_S = 0.2
+STRANGERS = 80
 LARGE = sorted(name for name, route in ROUTES.items() if route.large)
 
 
@@ -155,6 +160,31 @@ async def test_strangers_together_leave_room_for_members(world: World, client: C
         await asyncio.gather(*calls)
         for each in (*strangers, one_more):
             await each.channel.close()
+
+
+@pytest.mark.parametrize("ticket", ["", "x" * 43], ids=["no ticket", "a ticket that nobody gave"])
+async def test_a_worker_waits_for_no_request_of_a_stranger(world: World, ticket: str) -> None:
+    """In one queue with them it would be read after each of them was waited for."""
+    async with nodes(2, world) as (worker, callee), AsyncExitStack() as stack:
+        callee.voter = False
+        link = await worker.peers.open_worker_link(callee.address)
+        stack.push_async_callback(link.aclose)
+        await link.send(WorkerHello(boot_id="b", capabilities=capabilities(), open=()))
+        session = await callee.ports.sessions.get()
+        strangers = [
+            await stack.enter_async_context(half_sent(callee.server.peer_address, tls=True)) for _ in range(STRANGERS)
+        ]
+        for stranger in strangers:
+            metadata = [(PEER_TICKET, ticket)] if ticket else []
+            stranger.stand("/hive.PeerService/Challenge", metadata, part_bytes=10)
+        refused = [asyncio.ensure_future(stranger.all_ended()) for stranger in strangers]
+        stack.callback(lambda: [each.cancel() for each in refused])
+        async with asyncio.timeout(ANSWER_S):
+            await asyncio.wait(refused, return_when=asyncio.FIRST_COMPLETED)  # So there is a queue.
+            heartbeat = WorkerHeartbeat(cpu_percent=3, memory_percent=4)
+            await link.send(heartbeat)
+            assert await session.events.get() == heartbeat
+        assert sum(each.done() for each in refused) < STRANGERS // 2
 
 
 @pytest.mark.parametrize("busy", ["the peer port", "the machine's own port"])

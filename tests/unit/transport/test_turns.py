@@ -26,7 +26,7 @@ async def _read(
 
 
 async def test_what_never_comes_gives_its_turn_to_those_that_wait() -> None:
-    turns, loop = Turns(), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
     never = [asyncio.ensure_future(_read(turns, loop.create_future(), f"bad{number}")) for number in range(40)]
     await asyncio.sleep(0)
     there: asyncio.Future[str] = loop.create_future()
@@ -46,7 +46,7 @@ async def test_what_never_comes_gives_its_turn_to_those_that_wait() -> None:
 
 
 async def test_turns_go_round_by_connection() -> None:
-    turns, loop = Turns(), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
     order: list[str] = []
     holding: list[asyncio.Future[str]] = [loop.create_future() for _ in range(TURNS_MAX)]
     tasks = [asyncio.ensure_future(_read(turns, what, f"first{number}")) for number, what in enumerate(holding)]
@@ -92,7 +92,7 @@ async def _crowd(turns: Turns) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize(("known", "places"), [(False, SLOW_STRANGERS_MAX), (True, SLOW_USERS_MAX)])
 async def test_slow_requests_go_on_while_others_are_served(known: bool, places: int) -> None:
-    turns, loop = Turns(), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
     slow: list[asyncio.Future[str]] = [loop.create_future() for _ in range(places)]
     tasks = [
         asyncio.ensure_future(_read(turns, what, f"c{number}", client=f"slow{number}", known=known))
@@ -107,7 +107,7 @@ async def test_slow_requests_go_on_while_others_are_served(known: bool, places: 
 
 
 async def test_one_user_has_one_slow_place_and_another_the_other() -> None:
-    turns, loop = Turns(), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
     mine, mine_too, anothers = (loop.create_future() for _ in range(3))
     first = asyncio.ensure_future(_read(turns, mine, "c0", client="me", known=True))
     second = asyncio.ensure_future(_read(turns, mine_too, "c1", client="me", known=True))
