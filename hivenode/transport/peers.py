@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
@@ -61,6 +61,11 @@ PEERS_MAX: Final = 4_096
 CONNECT_TIMEOUT_S: Final = 3.0
 BLOB_STALL_S: Final = 60.0
 """A piece of a blob that takes longer than this will not come."""
+HELLO_TIMEOUT_S: Final = 20.0
+"""The leader waits for its read barrier, and an election may come between."""
+REPORT_TIMEOUT_S: Final = 30.0
+"""The leader takes one more while too many are being agreed on as soon as one of them is, perhaps after an election. Who was not
+answered by then says hello again, and repeats what is not closed."""
 REPORT_PAUSE_S: Final = 0.2
 """Before a report is brought again to a leader that has more to read than it can."""
 MEMBERS_MAX: Final = 4_096
@@ -96,6 +101,10 @@ class GrpcWorkerLink:
         self._stream: Any = None
         self._opened = asyncio.Event()
 
+    @property
+    def opened(self) -> bool:
+        return self._opened.is_set()
+
     def _frame(self, event: bytes) -> bytes:
         data: bytes = hive_pb2.WorkerFrame(event=event, stream=self._id).SerializeToString()
         return data
@@ -104,7 +113,8 @@ class GrpcWorkerLink:
         """Sends one event. Raises NODE_OFFLINE when the stream is broken, and what the leader refused it with."""
         frame = self._frame(encode_worker_event(event))
         if not self._opened.is_set():
-            await self._open(frame)
+            await self._proven(lambda: self._open(frame))
+            self._opened.set()
             return
         while True:
             try:
@@ -113,18 +123,40 @@ class GrpcWorkerLink:
             except HiveError as error:
                 if error.code is not Code.OVERLOADED:
                     raise
+            if self._stream.done():
+                raise _lost(self._link.node_id)
             await asyncio.sleep(REPORT_PAUSE_S)
+
+    async def _proven(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Makes a call on the stream's connection; once more with a fresh ticket when the leader no longer knows the kept one,
+        which was refused before anything was done. Tickets end every hour, and a session lives on."""
+        for attempt in (1, 2):
+            try:
+                async with _failures_named(self._link, self._connection):
+                    await call()
+                return
+            except HiveError as error:
+                if error.code is not Code.PEER_REJECTED or attempt == 2:
+                    raise
+            if await self._link.connect(CONNECT_TIMEOUT_S) is not self._connection:
+                raise _lost(self._link.node_id)
 
     async def _open(self, hello: bytes) -> None:
         self._stream = self._connection.unary_stream(SERVICE + "Work")(hello, metadata=self._connection.metadata)
-        async with _failures_named(self._link, self._connection):
-            if await self._stream.read() is grpc.aio.EOF:
-                raise _lost(self._link.node_id)
-        self._opened.set()
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await self._stream.read()
+        except TimeoutError:
+            raise HiveError(Code.NODE_OFFLINE, f"{self._link.node_id} did not take the hello in time") from None
+        if first is grpc.aio.EOF:
+            raise _lost(self._link.node_id)
 
     async def _report(self, frame: bytes) -> None:
-        async with _failures_named(self._link, self._connection):
-            await self._connection.unary(SERVICE + "Report")(frame, metadata=self._connection.metadata)
+        async def report() -> None:
+            invoke = self._connection.unary(SERVICE + "Report")
+            await invoke(frame, metadata=self._connection.metadata, timeout=REPORT_TIMEOUT_S)
+
+        await self._proven(report)
 
     async def orders(self) -> AsyncIterator[WorkerOrder]:
         """The leader's orders, after its word on the hello; ends when the leader ended the stream.

@@ -30,6 +30,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
 )
 from hivenode.runtime.stores import SnapshotRef
+from hivenode.transport import peers
 from hivenode.transport.limits import Limits
 from hivenode.transport.peer_link import SERVICE, Connection
 from hivenode.transport.peer_service import JOINS_PER_MINUTE_MAX
@@ -507,6 +508,75 @@ async def test_a_report_without_a_stream_is_refused() -> None:
         error = await _failure(link.send(AttemptStarted(key=KEY)))
         assert error.code is Code.NODE_OFFLINE
         assert session.events.empty()
+
+
+async def test_a_session_outlives_its_ticket() -> None:
+    async with nodes(2) as (leader, worker):
+        link = await worker.peers.open_worker_link(leader.address)
+        leader.server._tickets.revoke(worker.id)
+        await link.send(_hello())
+        session = await _soon(leader.ports.sessions)
+        for memory in range(3):
+            leader.server._tickets.revoke(worker.id)
+            await link.send(WorkerHeartbeat(cpu_percent=3, memory_percent=memory))
+        reported = [await _soon(session.events) for _ in range(3)]
+        assert [event.memory_percent for event in reported] == [0, 1, 2]
+        leader.server._tickets.revoke(worker.id)
+        await link.aclose()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await session.ended is False
+        assert session.events.empty()
+        assert leader.ports.sessions.empty()
+
+
+async def test_a_worker_whose_proof_is_not_taken_is_refused() -> None:
+    async with nodes(2) as (leader, worker):
+        link = await worker.peers.open_worker_link(leader.address)
+        await link.send(_hello())
+        session = await _soon(leader.ports.sessions)
+        leader.server._tickets.revoke(worker.id)
+        leader.ports.hive = "f" * 32
+        error = await _failure(link.send(AttemptStarted(key=KEY)))
+        assert error.code is Code.WRONG_HIVE
+        assert session.events.empty()
+
+
+async def test_a_leader_that_does_not_answer_a_hello_or_a_report_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = asyncio.Event()
+
+    async def stuck(*_: Any) -> Any:
+        await never.wait()
+
+    async with nodes(2) as (leader, worker):
+        link = await worker.peers.open_worker_link(leader.address)
+        await link.send(_hello())
+        session = await _soon(leader.ports.sessions)
+        session.handle = stuck
+        monkeypatch.setattr(peers, "REPORT_TIMEOUT_S", 0.2)
+        assert (await _failure(link.send(AttemptStarted(key=KEY)))).code is Code.NODE_OFFLINE
+        await link.aclose()
+        leader.ports.open_worker_session = stuck  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(peers, "HELLO_TIMEOUT_S", 0.2)
+        again = await worker.peers.open_worker_link(leader.address)
+        assert (await _failure(again.send(_hello()))).code is Code.NODE_OFFLINE
+        await again.aclose()
+
+
+async def test_a_report_to_a_busy_leader_is_not_repeated_when_the_stream_has_ended() -> None:
+    def busy(node: NodeId) -> bool:
+        raise HiveError(Code.OVERLOADED, "not now")
+
+    async with nodes(2) as (leader, worker):
+        link = await worker.peers.open_worker_link(leader.address)
+        await link.send(_hello())
+        session = await _soon(leader.ports.sessions)
+        session.to_tell.put_nowait(None)
+        async with asyncio.timeout(DEADLINE_S):
+            assert [order async for order in link.orders()] == []
+            await session.ended
+        leader.server._peer_server._admits = busy
+        error = await _failure(link.send(AttemptStarted(key=KEY)))
+        assert error.code is Code.NODE_OFFLINE
 
 
 async def test_messages_of_a_node_without_voter_right_are_refused_before_they_are_read() -> None:
