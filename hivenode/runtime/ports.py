@@ -620,6 +620,11 @@ WorkerOrder = AttemptOrder | StopOrder | CloseOrder | RosterOrder
 class WorkerLink(Protocol):
     """The worker's side of its stream to the leader."""
 
+    @property
+    def opened(self) -> bool:
+        """Whether the leader has taken the hello, also when the stream has ended since."""
+        ...
+
     async def send(self, event: WorkerEvent) -> None: ...
 
     def orders(self) -> AsyncIterator[WorkerOrder]:

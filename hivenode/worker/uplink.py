@@ -27,6 +27,7 @@ class Uplink:
         self._peers = peers
         self._moved = asyncio.Event()
         self._serving: PeerAddress | None = None
+        self._failures = 0  # In a row: a stream that stood ends the row, however it ended.
 
     def leader_changed(self, node_id: str) -> None:
         """Another node leads: the stream to the old one is left at once."""
@@ -35,18 +36,16 @@ class Uplink:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        failures = 0
         while True:
             try:
                 leader = await self._leadership.leader(LEADER_DEADLINE_S)
                 await self._serve_leader(leader)
-                failures = 0
             except HiveError as error:
-                failures += 1
+                self._failures += 1
                 # Before there is a hive there is nobody to reach, which is nothing to tell.
                 if self._leadership.hive_id():
-                    _log.info("no stream to the leader", reason=error.message, failures=failures)
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                    _log.info("no stream to the leader", reason=error.message, failures=self._failures)
+            await asyncio.sleep(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
 
     async def _serve_leader(self, leader: PeerAddress) -> None:
         try:
@@ -71,4 +70,6 @@ class Uplink:
             for task in (serving, moved):
                 task.cancel()
             await asyncio.gather(serving, moved, return_exceptions=True)
+            if link.opened:
+                self._failures = 0
             await link.aclose()

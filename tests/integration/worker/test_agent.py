@@ -42,6 +42,8 @@ SLEEPER = "print('up')\nimport time\ntime.sleep(4242)\n"
 class Link:
     """A stream to a leader, as the agent sees it: two queues."""
 
+    opened = True
+
     def __init__(self) -> None:
         self.events: asyncio.Queue[WorkerEvent] = asyncio.Queue()
         self.to_worker: asyncio.Queue[WorkerOrder | None] = asyncio.Queue()
