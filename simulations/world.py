@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, TextIO
 
-from hivenode.consensus import MemberId, RaftStatus, Role, Snapshot
+from hivenode.consensus import MemberId, Role, Snapshot
 from hivenode.encoding.node_record import NodeId, NodeRecord
 from hivenode.encoding.node_record import Role as OwnersRole
 from hivenode.membership.voters import LEARNERS_MAX
@@ -21,6 +21,7 @@ from simulations.checkers.watch import Watch
 from simulations.engine import MINUTE, MS, SECOND, Engine
 from simulations.network import Network, Weather
 from simulations.node import Node
+from simulations.replica import Replica
 from simulations.signatures import verify
 
 REFUSED_US: Final = (500, 5 * MS)
@@ -292,7 +293,7 @@ class World:
                 found.append(f"{node.name} is no member yet")
             elif node.disk.log.hive_id != leader.disk.log.hive_id:
                 found.append(f"{node.name} is in another hive")
-            elif replica is None or self._is_spare(node, status):
+            elif replica is None or self._is_spare(node, leader.replica):
                 if node.worker is None or not node.worker.connected:
                     found.append(f"{node.name} has no stream to the leader")
             elif replica.leader != status.member_id:
@@ -311,9 +312,11 @@ class World:
         return found
 
     @staticmethod
-    def _is_spare(node: Node, status: RaftStatus) -> bool:
-        """Whether it could hold the log, and enough others do."""
-        return node.member_id not in status.conf.members() and len(status.conf.learners) >= LEARNERS_MAX
+    def _is_spare(node: Node, leader: Replica) -> bool:
+        """Whether it holds an old log alone: enough others hold the log, or it was revoked and let in again as a worker."""
+        conf, entry = leader.status().conf, queries.node(leader.view, node.node_id)
+        is_worker = entry is not None and entry.rights is NodeRights.WORKER
+        return node.member_id not in conf.members() and (is_worker or len(conf.learners) >= LEARNERS_MAX)
 
     def process_ended(self, ended: Node, *, reset: bool) -> None:
         """A daemon is gone: peers that reach its machine see their connections reset and a redial refused."""
