@@ -623,6 +623,10 @@ class HiveLife:
             )
         )
 
+    def leader_found(self) -> None:
+        """Others said who leads. It is told of this machine before anything else asks it, and may be forgotten as its answer."""
+        self._tell_record_again()
+
     def _tell_record_again(self) -> None:
         """Keeps the hive's entry of this node true: after a start, a change of address, or of the leader."""
         if not self._telling:

@@ -459,6 +459,8 @@ class Node:
                 self.world.network.send(self.name, source, told, once=True)
             case LeaderTold():
                 self.search.told(source, payload.leader)
+                if self.search.leader is not None and self.replica is not None and self.life is not None:
+                    self.life.leader_found()
             case Announced():
                 if self.life is not None and payload.address != self.address:
                     self.life.candidate(payload.address, "mdns")
