@@ -496,8 +496,8 @@ class Bite:
     """How soon a mutant was found: after so many seeds, where and by what; `seeds` is 0 when none found it.
 
     Args:
-        broke: what else than a checker or an invariant ended a run or a scenario; that finds nothing, it is a fault of the
-            mutant or of the simulator.
+        broke: what else than a checker or an invariant ended a run or a scenario, or failed without the bug as well; that
+            finds nothing, it is a fault of the mutant or of the simulator.
     """
 
     name: str
@@ -509,30 +509,56 @@ class Bite:
 
 
 def bite(name: str, *, first_seed: int = 1, seeds_max: int = SEEDS_MAX, hours: float = HOURS, nodes: int = 5) -> Bite:
-    """Runs seeds with one bug, each as a random run and in all scenarios, until something fails."""
+    """Runs seeds with one bug, each as a random run and in all scenarios, until something fails that does not without it."""
     began_s, broke = time.process_time(), ""
-    with ALL[name]():
-        for number in range(seeds_max):
-            for where, failure, found in _failures(first_seed + number, hours, nodes):
-                if found:
-                    cpu_s = time.process_time() - began_s
-                    return Bite(name=name, seeds=number + 1, where=where, failure=failure, cpu_s=cpu_s, broke=broke)
-                broke = broke or f"{where}: {failure}"
+    for number in range(seeds_max):
+        for play in _plays(first_seed + number, hours, nodes):
+            with ALL[name]():
+                failure, found = play.fails()
+            if not found:
+                broke = broke or (f"{play.name}: {failure}" if failure else "")
+            elif play.fails()[0]:
+                broke = broke or f"{play.name} fails without the bug too, with seed {first_seed + number}"
+            else:
+                cpu_s = time.process_time() - began_s
+                return Bite(name=name, seeds=number + 1, where=play.name, failure=failure, cpu_s=cpu_s, broke=broke)
     return Bite(name=name, seeds=0, where="", failure="", cpu_s=time.process_time() - began_s, broke=broke)
 
 
-def _failures(seed: int, hours: float, nodes: int) -> Iterator[tuple[str, str, bool]]:
-    """Where a seed fails, by what, and whether a checker or an invariant says so."""
-    result = run(Plan(seed=seed, nodes=nodes, duration_us=int(hours * HOUR), faults="all"))
-    if result.failure:
-        yield "run", _last_line(result.failure), not result.broke
-    for scenario in scenarios.ALL.values():
+@dataclass(frozen=True, slots=True)
+class _Play:
+    """A random run or a scenario with its seed; what it does returns the last line of its failure, if any."""
+
+    name: str
+    act: Callable[[], tuple[str, bool]]
+
+    def fails(self) -> tuple[str, bool]:
+        """By what, and whether a checker or an invariant says so; empty when it does not."""
         try:
-            scenario(seed)
+            return self.act()
         except (Violation, InvariantError, UndecidedError) as error:
-            yield scenario.__name__, _last_line(str(error)), True
+            return _last_line(str(error)), True
         except Exception as error:
-            yield scenario.__name__, _last_line(f"{type(error).__name__}: {error}"), False
+            return _last_line(f"{type(error).__name__}: {error}"), False
+
+
+def _plays(seed: int, hours: float, nodes: int) -> Iterator[_Play]:
+    """What is done with a seed."""
+
+    def random_run() -> tuple[str, bool]:
+        result = run(Plan(seed=seed, nodes=nodes, duration_us=int(hours * HOUR), faults="all"))
+        return (_last_line(result.failure), not result.broke) if result.failure else ("", False)
+
+    def of(scenario: Callable[[int], str]) -> Callable[[], tuple[str, bool]]:
+        def act() -> tuple[str, bool]:
+            scenario(seed)
+            return "", False
+
+        return act
+
+    yield _Play("run", random_run)
+    for scenario in scenarios.ALL.values():
+        yield _Play(scenario.__name__, of(scenario))
 
 
 def _last_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hivenode.consensus.messages import TimeoutNow
 from hivenode.pool.commands import Sweep
 from simulations.calls import Write
 from simulations.checkers.violation import demand
@@ -160,6 +161,45 @@ def disruptive_returning_server(seed: int) -> str:
         demand(stage.elections == elections, "a member that came back forced an election")
         demand(stage.status().term == term and stage.leader() is leader, "a member that came back raised the term")
     return stage.finish()
+
+
+def double_vote_to_the_letter(seed: int) -> str:
+    """A voter votes, loses power before it hears who was elected, comes back, and is asked by another of the same term.
+
+    Of three voters; the leader is the voter. It asks both others to stand, as it does when a transfer came to nothing and it
+    tries another, and the second of these words is late.
+    """
+    stage, asked = Stage(seed, nodes=3), 0
+    for _ in range(8):
+        stage.until(lambda: len(stage.voters()) == 2, "three vote", 60 * SECOND)
+        asked += _ask_for_two_votes(stage)
+        stage.mend()
+        stage.run(5 * SECOND)
+    demand(asked > 0, "nobody was asked twice, so the scenario shows less than it says")
+    return stage.finish()
+
+
+def _ask_for_two_votes(stage: Stage) -> bool:
+    """Whether it came so far: the first was elected, and the second stood for the same term."""
+    voter, (first, second) = stage.leader(), stage.voters()
+    term = stage.status().term
+    stage.cut([first, voter], [second])
+    stage.replica(voter).transfer_leader(first.member_id)
+    # It steps into the new term when it votes, and its vote is on the disk before it is on the wire.
+    stage.until(lambda: stage.replica(voter).status().term > term, "it is asked", 5 * SECOND, look_us=50)
+    stage.cut([first], [voter], both=False)
+    stage.run(20 * MS)
+    if not first.leads:
+        return False
+    voter.crash(power=True)
+    voter.boot()
+    stage.run(1 * MS)
+    stage.mend()
+    stage.cut([first], [voter, second])
+    late = TimeoutNow(to=second.member_id, from_=voter.member_id, term=term)
+    second.run(lambda: stage.replica(second).receive(late))
+    stage.run(50 * MS)
+    return stage.replica(second).status().term == stage.replica(first).status().term
 
 
 def double_vote_after_crash(seed: int) -> str:
