@@ -23,6 +23,7 @@ from simulations.scenarios.elections import (
     figure_8,
     figure_8_to_the_letter,
     reads_at_a_cut_off_leader,
+    reads_at_a_leader_that_hears_of_no_other,
     tied_elections,
 )
 from simulations.scenarios.forming import (
@@ -92,6 +93,7 @@ ALL: Final[dict[str, Scenario]] = {
         change_under_partition,
         figure_8,
         reads_at_a_cut_off_leader,
+        reads_at_a_leader_that_hears_of_no_other,
         figure_8_to_the_letter,
         disruptive_returning_server,
         worker_reports_late,

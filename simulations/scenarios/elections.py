@@ -8,6 +8,7 @@ from simulations.calls import Write
 from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
 from simulations.network import Weather
+from simulations.node import Node
 from simulations.scenarios.stage import Stage
 
 
@@ -97,6 +98,24 @@ def reads_at_a_cut_off_leader(seed: int) -> str:
         stage.mend()
         stage.run(1 * SECOND)
     return stage.finish()
+
+
+def reads_at_a_leader_that_hears_of_no_other(seed: int) -> str:
+    """A leader hands over, is cut off before it hears that the other leads, and is asked for balances meanwhile (thesis §6.4)."""
+    stage = Stage(seed, clients=60)
+    for _ in range(8):
+        leader, heir, term = stage.leader(), stage.voters()[0], stage.status().term
+        stage.replica(leader).transfer_leader(heir.member_id)
+        stage.until(lambda heir=heir, term=term: _term(stage, heir) > term, "it stands", 5 * SECOND, look_us=50)  # type: ignore[misc]
+        stage.cut([leader], stage.others(leader))
+        stage.run(3 * SECOND)
+        stage.mend()
+        stage.run(2 * SECOND)
+    return stage.finish()
+
+
+def _term(stage: Stage, node: Node) -> int:
+    return stage.replica(node).status().term
 
 
 def asymmetric_switch(seed: int) -> str:
