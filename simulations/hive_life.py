@@ -66,7 +66,7 @@ from hivenode.runtime.hive_life import (
 from hivenode.runtime.local import LEADERLESS_S
 from hivenode.runtime.member_search import ASK_DEADLINE_S as MEMBERS_DEADLINE_S
 from hivenode.runtime.member_search import ASKED_AT_ONCE, PAUSE_S, PAUSE_S_MAX
-from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, says_nothing_new
+from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, is_outdated, says_nothing_new
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
 from hivenode.transport.metadata import HOPS_MAX
@@ -447,7 +447,27 @@ class HiveLife:
         if self._counts_still(replica, joiner):
             answer(Failure(code=Code.OVERLOADED, text="it was removed, and its vote still counts"))
             return
+        if queries.was_removed(replica.view, joiner.node_id, joiner.incarnation):
+            self._admit(replica, asked, answer)
+        elif replica.has_settled:
+            self._take_in(replica, asked, answer)
+        else:
+            # Machines that the last leader let in would not be seen yet.
+            def settled(failure: Failure | None) -> None:
+                if failure is None:
+                    self._take_in(replica, asked, answer)
+                else:
+                    answer(failure)
+
+            replica.read_barrier(self._engine.now_us + round(ADMIT_DEADLINE_S * SECOND), settled)
+
+    def _take_in(self, replica: Replica, asked: JoinAsked, answer: OnAnswer) -> None:
+        """Agrees on what is new of the joiner; what the hive knows already is agreed on."""
+        joiner = open_record(asked.record, self._world.verify)
         known = queries.node(replica.view, joiner.node_id)
+        if says_nothing_new(known, joiner, self._world.verify) or is_outdated(known, joiner):
+            answer(self._offer(replica, joiner))
+            return
         if known is None or known.kind is not NodeKind.HIVE:
             self._admit(replica, asked, answer)
             return
@@ -521,35 +541,32 @@ class HiveLife:
             if isinstance(result, Failure):
                 answer(result)
                 return
-            entry = queries.node(replica.view, joiner.node_id)
             if self._counts_still(replica, joiner):
                 answer(Failure(code=Code.OVERLOADED, text="it was removed meanwhile, and its vote still counts"))
-                return
-            if result.refused:
+            elif result.refused:
                 answer(Failure(code=Code(result.code), text=result.message))
-                return
-            later = (
-                entry.sequence if entry is not None and not says_nothing_new(entry, joiner, self._world.verify) else 0
-            )
-            leader = PeerAddress(node_id=self._node.node_id, addresses=(self._node.address,))
-            hive_id = self._node.disk.log.hive_id
-            entries = [entry for entry in queries.nodes(replica.view) if entry.kind is NodeKind.HIVE]
-            records = [decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]]
-            answer(
-                JoinOffer(
-                    hive_id=hive_id,
-                    members=tuple(records),
-                    leader=leader,
-                    voter_rights=entry is not None and entry.rights is NodeRights.VOTER,
-                    voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
-                    later_sequence=later,
-                    index=replica.applied_index,
-                )
-            )
+            else:
+                answer(self._offer(replica, joiner))
 
         rights = self._world.rights_of(joiner)
         command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
         self._propose(replica, command, ADMIT_DEADLINE_S, agreed)
+
+    def _offer(self, replica: Replica, joiner: NodeRecord) -> JoinOffer:
+        """What a machine is told that the hive has."""
+        entry = queries.node(replica.view, joiner.node_id)
+        later = entry.sequence if entry is not None and not says_nothing_new(entry, joiner, self._world.verify) else 0
+        entries = [entry for entry in queries.nodes(replica.view) if entry.kind is NodeKind.HIVE]
+        records = [decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]]
+        return JoinOffer(
+            hive_id=self._node.disk.log.hive_id,
+            members=tuple(records),
+            leader=PeerAddress(node_id=self._node.node_id, addresses=(self._node.address,)),
+            voter_rights=entry is not None and entry.rights is NodeRights.VOTER,
+            voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
+            later_sequence=later,
+            index=replica.applied_index,
+        )
 
     def _counts_still(self, replica: Replica, removed: NodeRecord) -> bool:
         """Whether it was taken out, and its vote may be needed to take its vote away."""

@@ -158,6 +158,11 @@ class Replica:
     def leads(self) -> bool:
         return self.role is Role.LEADER
 
+    @property
+    def has_settled(self) -> bool:
+        """Whether it leads and has applied an entry of its own term."""
+        return self.leads and self._applied_term == self.raw.term
+
     def status(self) -> RaftStatus:
         return self.raw.status()
 

@@ -75,7 +75,7 @@ def says_nothing_new(known: NodeEntry | None, record: NodeRecord, verify: Verify
     return not late and record == dataclasses.replace(before, sequence=record.sequence, expires_ms=record.expires_ms)
 
 
-def _is_outdated(known: NodeEntry | None, record: NodeRecord) -> bool:
+def is_outdated(known: NodeEntry | None, record: NodeRecord) -> bool:
     """Whether the hive knows a later statement of the node: this one would change nothing, and anybody may have brought it."""
     return known is not None and known.kind is NodeKind.HIVE and record.sequence <= known.sequence
 
@@ -254,7 +254,7 @@ class LocalPeerHost:
             await replica.read_barrier(ADMIT_DEADLINE_S)
         with self._desk.place(replica, joiner, claim) as rights:
             known = queries.node(replica.view(), joiner.node_id)
-            if not says_nothing_new(known, joiner) and not _is_outdated(known, joiner):
+            if not says_nothing_new(known, joiner) and not is_outdated(known, joiner):
                 if known is not None:
                     # By who brings it too: what a member repeats of another must not use up the other's own.
                     self._changes.take(f"{through} {joiner.node_id}", self._local.clock_ms())
