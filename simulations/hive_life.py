@@ -727,6 +727,13 @@ class HiveLife:
         if replica is not None:
             self._ask_for_members(replica)
 
+    def has_lost_touch(self) -> bool:
+        """Whether all the members that it knew are gone, and others speak for its hive: its log tells its owner so."""
+        node, replica, leader = self._node, self._node.replica, self._world.leader()
+        if replica is None or replica.leader is not None or not replica.conf.voters or leader in (None, node):
+            return False
+        return not any(node.takes_part(other) for other in self._world.present() if other is not node)
+
     def _ask_for_members(self, replica: Replica, pause_s: float = LEADERLESS_S) -> None:
         """As `runtime.member_search`: asks some of the members that it knows, while it hears no leader."""
         if replica.leader is not None or self._engine.now_us < self._asked_us + int(PAUSE_S * SECOND):

@@ -22,6 +22,8 @@ FORM_US: Final = 180 * SECOND
 """Two hives that met too late find each other within a minute, when discovery names everybody again, and one dissolves."""
 FORM_LOOK_US: Final = SECOND // 10
 LOOK_US: Final = 1 * SECOND
+OWNERS_LOOK_US: Final = 60 * SECOND
+"""After so long without faults the owners read what their machines' logs ask of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +143,21 @@ def settle(world: World, workload: Workload) -> int:
         if not troubles and workload.idle:
             return world.engine.now_us - began_us
         waited_us = world.engine.now_us - began_us
+        if waited_us >= OWNERS_LOOK_US:
+            _heed_logs(world)
         queue_us = max(queue_us, _queue_us(world))
         demand(
             waited_us < SETTLE_US + queue_us,
             f"no rest after {waited_us // SECOND} s without faults: {'; '.join(troubles) or 'a client still waits'}",
         )
+
+
+def _heed_logs(world: World) -> None:
+    """A machine that knows none of those who are in its hive now comes back as a new member, as `runtime.member_search` says."""
+    for node in world.present():
+        if node.alive and node.life is not None and node.life.has_lost_touch():
+            world.engine.note(f"{node.name} knows nobody of its hive any more")
+            node.start_afresh()
 
 
 def _queue_us(world: World) -> int:
