@@ -142,6 +142,10 @@ class SnapshotFetcher:
         """Bytes of the snapshot that is being fetched; 0 when none is."""
         return self._offset if self._under_way else 0
 
+    def awaits(self, asked: PieceAsked) -> bool:
+        """Whether what comes for it is still read."""
+        return (asked.run, asked.stream) == (self._run, self._stream)
+
     def offered(self, offer: SnapshotOffer) -> None:
         """A leader offers a snapshot; the work goes on beside."""
         ref = decode_ref(offer.snapshot.data)
@@ -252,6 +256,9 @@ def serve_pieces(node: Node, asker: str, asked: PieceAsked) -> None:
     world = node.world
 
     def send(offset: int) -> None:
+        replica = world.nodes[asker].replica
+        if replica is None or not replica.fetcher.awaits(asked):
+            return  # Who reads no more has ended the call.
         data = node.snapshots.read(asked.sha256, offset, world.settings.snapshot_pieces)
         answer = PieceSent(run=asked.run, stream=asked.stream, offset=offset, data=data)
         world.network.send(node.name, asker, answer, once=True)
