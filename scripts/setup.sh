@@ -119,6 +119,8 @@ setup_system() {
 }
 
 make_venv
+# Also where Python is told to write no bytecode: a daemon starts a fifth sooner, and the tests start hundreds.
+.venv/bin/python -m compileall -q hivenode simulations tests
 if [ "${1:-}" = system ]; then
   setup_system "${2:-test}"
 elif [ -n "${1:-}" ]; then
