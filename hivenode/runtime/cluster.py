@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from collections.abc import Callable
 from typing import Final
@@ -206,6 +207,7 @@ class HiveCluster:
     async def _order(self, order: ClusterOrder, deadline_s: float) -> ClusterAnswer:
         replica = self._local.replica
         if replica is not None and replica.leads:
+            order = self._as_meant(replica, order)
             leaving = order.action in (ClusterAction.REMOVE, ClusterAction.REVOKE)
             going = self._resolve(replica, order.node) if leaving else None
             if going is None or going.node_id != self._local.node_id:
@@ -222,6 +224,7 @@ class HiveCluster:
         replica = self._local.replica
         if replica is None or not replica.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; ask again")
+        order = self._as_meant(replica, order)
         match order.action:
             case ClusterAction.PENDING:
                 return ClusterAnswer(pending=self._desk.pending(replica.view()))
@@ -242,7 +245,9 @@ class HiveCluster:
             case ClusterAction.REVOKE:
                 async with self._departures:
                     decided_at = await self._see_off(replica, order, node, deadline_s)
-                    revoke = departure(node, WayOut.REVOKED, decided_at)
+                    # One that was removed while this waited for its turn is to be kept out all the same.
+                    is_in = queries.node(replica.view(), node) is not None
+                    revoke = departure(node, WayOut.REVOKED if is_in else WayOut.DENIED, decided_at)
                     accepted(await replica.propose(revoke, deadline_s=deadline_s))
                 _log.warning("node revoked", node=node)
             case ClusterAction.REMOVE:
@@ -368,6 +373,18 @@ class HiveCluster:
         while not holds():
             changed.clear()
             await changed.wait()
+
+    @staticmethod
+    def _as_meant(replica: Replica, order: ClusterOrder) -> ClusterOrder:
+        """Who revokes a machine that left meanwhile, by its whole id, means that it shall not come back."""
+        is_whole = len(order.node) == NODE_ID_CHARACTERS
+        if (
+            order.action is ClusterAction.REVOKE
+            and is_whole
+            and queries.node(replica.view(), NodeId(order.node)) is None
+        ):
+            return dataclasses.replace(order, action=ClusterAction.DENY)
+        return order
 
     @staticmethod
     def _resolve(replica: Replica, name: str) -> NodeEntry:

@@ -133,6 +133,20 @@ def test_workers_hear_at_once_of_a_revocation_and_let_go_of_the_revoked_one(tmp_
         assert going.node_id in cut
 
 
+def test_a_machine_that_was_removed_is_kept_out_by_a_revocation_that_comes_after(tmp_path: Path) -> None:
+    with hive(tmp_path, 1, "--executor", "none") as made:
+        first, hive_id = made[0], made[0].status().hive_id
+        going = made.add("--role", "worker", "--executor", "none", "--bootstrap", first.peer_address)
+        wait_for("its place in the hive", lambda: is_in(going, hive_id))
+        for order in ("remove", "revoke"):
+            assert cluster(first, order, going.node_id)["node_id"] == going.node_id
+        cluster(first, "revoke", going.node_id[:10], wanted=4)
+        going.kill()
+        shutil.rmtree(going.data_dir / "log", ignore_errors=True)
+        going.start()
+        wait_for("the refusal", lambda: says(going, "kept out"))
+
+
 def _hears_of(daemon: Daemon, other: Daemon) -> None:
     """Waits until the daemon has the other among those that it believes."""
     path = daemon.data_dir / "roster.json"
