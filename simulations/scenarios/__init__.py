@@ -13,6 +13,7 @@ from simulations.scenarios.disks import (
     hiccup_of_the_leaders_disk,
     power_cut_of_all,
     slow_disk_on_leader,
+    slow_leader_forgets_what_a_follower_has,
     stuck_disk_on_leader,
 )
 from simulations.scenarios.elections import (
@@ -84,6 +85,7 @@ ALL: Final[dict[str, Scenario]] = {
         newcomers_lead_whom_a_member_never_met,
         worker_gone_for_good,
         slow_disk_on_leader,
+        slow_leader_forgets_what_a_follower_has,
         hiccup_of_the_leaders_disk,
         stuck_disk_on_leader,
         asymmetric_switch,

@@ -10,6 +10,8 @@ from simulations.scenarios.stage import Stage
 HOUR_MS = 3_600_000
 CUTS = 10
 CUTS_MAX = 60
+SLOW_TIMES = 100
+"""A write takes longer than a follower's and a heartbeat together."""
 
 
 def power_cut_of_all(seed: int) -> str:
@@ -74,6 +76,28 @@ def stuck_disk_on_leader(seed: int) -> str:
     elections = stage.elections
     stage.run(90 * SECOND)
     demand(stage.elections == elections, "a member whose disk takes nothing disturbed the others")
+    return stage.finish()
+
+
+def slow_leader_forgets_what_a_follower_has(seed: int) -> str:
+    """A slow leader and one follower write while the other is away; the leader loses power, and leads on with the other."""
+    stage = Stage(seed, nodes=3, clients=30)
+    for _ in range(6):
+        leader = stage.leader()
+        follower, away = stage.voters()
+        stage.cut([leader, follower], [away])
+        # Each write takes so long that the next entries are on the follower's disk before the leader's begins with them.
+        leader.disk.slowness = SLOW_TIMES
+        stage.run(stage.engine.between(500 * MS, 1_500 * MS))
+        stage.cut([follower], [leader])
+        leader.crash(power=True)
+        leader.disk.slowness = 1
+        stage.mend()
+        stage.cut([follower], [leader, away])
+        leader.boot()
+        stage.until_commits(3, 30 * SECOND)
+        stage.mend()
+        stage.run(2 * SECOND)
     return stage.finish()
 
 

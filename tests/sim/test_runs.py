@@ -42,7 +42,7 @@ def test_an_unknown_fault_is_refused_by_name() -> None:
         Faults(World(1, Settings()), "crash,rain")
 
 
-@pytest.mark.parametrize("name", ["votes_twice", "state_depends_on_node", "request_done_again"])
+@pytest.mark.parametrize("name", ["commit_beyond_match", "state_depends_on_node", "request_done_again"])
 def test_a_bug_put_in_on_purpose_is_found_and_the_run_says_how_to_see_it_again(name: str) -> None:
     found = mutants.bite(name, seeds_max=8)
     assert found.seeds > 0
