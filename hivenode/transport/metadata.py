@@ -34,6 +34,17 @@ MADE_KEY_PREFIX: Final = "auto:"
 """Marks a key that a peer made because the caller gave none."""
 
 
+def doubled(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The first of the names `SAID_ONCE` that is there twice or more often; empty when none is."""
+    seen = set()
+    for name, _ in metadata or ():
+        if name in seen:
+            return name
+        if name in SAID_ONCE:
+            seen.add(name)
+    return ""
+
+
 def value_of(metadata: Iterable[tuple[str, str | bytes]] | None, name: str) -> str:
     """The first text under a name; empty when there is none."""
     if metadata is not None:

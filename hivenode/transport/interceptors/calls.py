@@ -32,7 +32,6 @@ from hivenode.transport.metadata import (
     MADE_KEY_PREFIX,
     ORIGIN,
     PEER_TICKET,
-    SAID_ONCE,
     THROUGH,
     TOKEN_CHARACTERS_MAX,
     value_of,
@@ -123,11 +122,7 @@ def _is_loopback(peer: str) -> bool:
 
 def open_call(route: Route, context: Context, check_peer: PeerCheck) -> Call:
     """Reads what a call carries. Raises INVALID_ARGUMENT, PEER_REJECTED, and NO_LEADER for a call that goes in circles."""
-    carried: dict[str, Any] = {}
-    for name, value in context.invocation_metadata() or ():
-        if name in carried and name in SAID_ONCE:
-            raise MalformedError(f"the metadata may have {name} once; it is there twice or more often")
-        carried[name] = value
+    carried: dict[str, Any] = dict(context.invocation_metadata() or ())
     key = _text(carried, IDEMPOTENCY_KEY)
     if len(key) > IDEMPOTENCY_KEY_CHARACTERS_MAX:
         raise MalformedError(f"{IDEMPOTENCY_KEY} may have {IDEMPOTENCY_KEY_CHARACTERS_MAX} characters at most")

@@ -20,6 +20,7 @@ Rules
   may have half of it.
 - One connection, and one network, has so many calls under way and no more, and at the peer port all that are no members together
   leave room for the members. A proven member speaks for many, and has a bound of its own (`node_calls.py`).
+- Metadata that may be there once and is there twice is refused before anybody reads it, at both ports and of every method.
 - Nobody may wait for the health to change: such a call never ends, and costs its caller nothing.
 - A caller who does not read its answers is cut off.
 """
@@ -45,6 +46,7 @@ from hivenode.transport.channels import MESSAGE_BYTES_MAX
 from hivenode.transport.interceptors.calls import Context, origin_of, refuse
 from hivenode.transport.interceptors.turns import MEMBERS_TURNS_MAX, TURNS_MAX, Turns, overloaded
 from hivenode.transport.limits import Limits
+from hivenode.transport.metadata import doubled
 from hivenode.transport.node_calls import NodeCalls
 from hivenode.transport.pace import STALL_S, Pace
 from hivenode.transport.peer_link import SERVICE
@@ -144,6 +146,8 @@ class Intake(grpc.aio.ServerInterceptor):
             if handler is None:
                 return None  # Not remembered: strangers can make up any number of names.
             known = self._handlers[method] = self._lazily(method, handler)
+        if name := doubled(handler_call_details.invocation_metadata):
+            return _refusing(MalformedError(f"the metadata may have {name} once; it is there twice or more often"))
         return known
 
     def _lazily(self, method: str, handler: Any) -> Any:
@@ -407,6 +411,15 @@ def _network(context: Context) -> str:
 def _is_at_peer_port(context: Context) -> bool:
     """Whether a call came over TLS, which that port alone speaks."""
     return bool(context.auth_context().get("transport_security_type") == [b"ssl"])
+
+
+def _refusing(error: HiveError) -> Any:
+    """A handler that reads nothing of a call."""
+
+    async def answer(requests: Any, context: Context) -> None:
+        await refuse(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def _parsed(handler: Any, data: bytes) -> Any:

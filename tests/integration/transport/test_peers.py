@@ -32,6 +32,7 @@ from hivenode.runtime.ports import (
 from hivenode.runtime.stores import SnapshotRef
 from hivenode.transport import peers
 from hivenode.transport.limits import Limits
+from hivenode.transport.metadata import SAID_ONCE
 from hivenode.transport.peer_link import SERVICE, Connection
 from hivenode.transport.peer_service import JOINS_PER_MINUTE_MAX
 from hivenode.transport.statuses import code_in
@@ -118,6 +119,21 @@ async def test_the_next_address_is_tried_when_one_refuses() -> None:
         peer = PeerAddress(node_id=b.id, addresses=(dead, b.server.peer_address))
         assert b.id.encode() in (await a.peers.invite(peer, HIVE, DEADLINE_S)).record
         assert a.peers.link_to(peer).addresses[0] == b.server.peer_address
+
+
+@pytest.mark.parametrize("name", sorted(SAID_ONCE))
+@pytest.mark.parametrize("method", ["Challenge", "CompareDigest", "Messages", "FetchBlob", "StoreBlob"])
+async def test_what_a_call_may_carry_once_is_refused_when_it_is_there_twice(method: str, name: str) -> None:
+    """Whoever looked at the first would else see another call than whoever looked at the last."""
+    async with nodes(2) as (a, b):
+        connection = await a.peers.link_to(b.address).connect(DEADLINE_S)
+        carried = dict(connection.metadata)
+        metadata = [*connection.metadata, *[(name, "1")] * (1 if name in carried else 2)]
+        call: Any = connection.channel.stream_stream(f"{SERVICE}{method}")(metadata=metadata, timeout=DEADLINE_S)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()  # Nothing is ever sent.
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert name in (caught.value.details() or "")
 
 
 async def test_a_wrong_signature_proves_nothing() -> None:
