@@ -12,9 +12,9 @@ after a look at who calls and what the method can need.
 | of a peer's stream | a proven member (`peer_service.py`) | `MESSAGE_BYTES_MAX` a frame | |
 
 Rules
-- Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). The small requests of
-  members, and of their users, have turns of their own. A member with voter right has read its users' so itself, and waits for
-  neither.
+- Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). Requests of users whose
+  session is known before they are read have turns of their own, and so have the small ones of members and of their users. A
+  member with voter right has read its users' so itself, and waits for neither.
 - A streamed answer holds some of its pieces for as long as its caller takes them, so a user has so many of them, by method.
 - What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
   may have half of it.
@@ -44,7 +44,15 @@ from hivenode.errors import Code, HiveError
 from hivenode.runtime.rate_limit import origin_key
 from hivenode.transport.channels import MESSAGE_BYTES_MAX
 from hivenode.transport.interceptors.calls import Context, origin_of, refuse
-from hivenode.transport.interceptors.turns import MEMBERS_TURNS_MAX, TURNS_MAX, Turns, overloaded
+from hivenode.transport.interceptors.turns import (
+    MEMBERS_TURNS_MAX,
+    SLOW_KNOWN_MAX,
+    SLOW_STRANGERS_MAX,
+    TURNS_MAX,
+    USERS_TURNS_MAX,
+    Turns,
+    overloaded,
+)
 from hivenode.transport.limits import Limits
 from hivenode.transport.metadata import doubled
 from hivenode.transport.node_calls import NodeCalls
@@ -90,7 +98,7 @@ class Intake(grpc.aio.ServerInterceptor):
         uploads: the methods of users that are streams of requests.
         downloads: the methods of users that are streams of answers, and how many of these there may be at once.
         prove: who calls, for `large` and `uploads`.
-        user_here: who calls, for `bulky` and `downloads`, as far as this node knows.
+        user_here: who calls, as far as this node knows.
         member_of: the proven member that makes a call; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
@@ -132,8 +140,9 @@ class Intake(grpc.aio.ServerInterceptor):
         self._calls: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
         self._held_bytes = 0
-        self._turns = Turns(TURNS_MAX)
-        self._members_turns = Turns(MEMBERS_TURNS_MAX)
+        self._turns = Turns(TURNS_MAX, SLOW_STRANGERS_MAX)
+        self._users_turns = Turns(USERS_TURNS_MAX, SLOW_KNOWN_MAX)
+        self._members_turns = Turns(MEMBERS_TURNS_MAX, SLOW_KNOWN_MAX)
         self._giving_back: asyncio.Future[int] | None = None
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -229,8 +238,7 @@ class Intake(grpc.aio.ServerInterceptor):
         """A stream of small requests, answered one by one, as reflection is."""
 
         async def requests_of(context: Context) -> AsyncGenerator[Any, None]:
-            client = _network(context)
-            while (data := await self._read(context, client, known=False, large=False)) is not None:
+            while (data := await self._read(context, user="", large=False)) is not None:
                 yield _parsed(handler, data)
 
         async def answer(requests: Any, context: Context) -> None:
@@ -257,12 +265,12 @@ class Intake(grpc.aio.ServerInterceptor):
         request: Any = None
         try:
             with self._share_of_calls(context):
-                user = await self._prove(context) if method in self._large else ""
-                client = f"user:{user}" if user else _network(context)
-                data = await self._read(context, client, known=bool(user), large=method in self._large)
+                large = method in self._large
+                user = await self._prove(context) if large else await self._user_seen(context)
+                data = await self._read(context, user=user, large=large)
                 if data is None:
                     raise MalformedError("the call ended without a request")
-                with self._share_of_memory(client, len(data)):
+                with self._share_of_memory(f"user:{user}" if user else _network(context), len(data)):
                     request = _parsed(handler, data)
                     data = None
                     yield request
@@ -314,6 +322,21 @@ class Intake(grpc.aio.ServerInterceptor):
         user = await self._user_here(context)
         return f"user:{user}" if user else _network(context)
 
+    async def _user_seen(self, context: Context) -> str:
+        """The user whose session a call shows, when this node can tell at once; else empty.
+
+        Whether the session is good is asked again when the request is there: this gives nothing but turns, and refuses nothing.
+        """
+        if self._member_of(context) is not None:
+            return ""  # Its turns are the member's.
+        try:
+            async with asyncio.timeout(
+                0
+            ):  # What is known here needs no waiting; a look at the leader is not for strangers.
+                return await self._user_here(context)
+        except (HiveError, TimeoutError):
+            return ""
+
     def _is_from_voter(self, context: Context) -> bool:
         member = self._member_of(context)
         return member is not None and self._is_voter(member)
@@ -342,27 +365,24 @@ class Intake(grpc.aio.ServerInterceptor):
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    async def _read(self, context: Context, client: str, *, known: bool, large: bool) -> bytes | None:
-        """The next request of a call, as bytes; None when there is none. Raises OVERLOADED, INVALID_ARGUMENT."""
+    async def _read(self, context: Context, *, user: str, large: bool) -> bytes | None:
+        """The next request of a call, as bytes; None when there is none. Raises OVERLOADED, INVALID_ARGUMENT.
+
+        Args:
+            user: whose session was shown; empty when none was.
+        """
         member = self._member_of(context)
+        patience_s = self._limits.large_patience_s if large else self._limits.small_patience_s
         data: Any
         if member is not None and self._is_voter(member):
             data = await context.read()
         elif member is not None and not large:
-            data = await self._members_turns.read(
-                context.read,
-                connection=member,
-                client=member,
-                known=True,
-                patience_s=self._limits.small_patience_s,
-            )
+            data = await self._members_turns.read(context.read, connection=member, client=member, patience_s=patience_s)
+        elif user:
+            data = await self._users_turns.read(context.read, connection=user, client=user, patience_s=patience_s)
         else:
             data = await self._turns.read(
-                context.read,
-                connection=context.peer(),
-                client=client,
-                known=known,
-                patience_s=self._limits.large_patience_s if large else self._limits.small_patience_s,
+                context.read, connection=context.peer(), client=_network(context), patience_s=patience_s
             )
         if data is grpc.aio.EOF:
             return None

@@ -5,12 +5,13 @@ bounds that memory. Nearly all are there already when they are asked for, and a 
 
 | a request that has not come within `PROMPT_S` | then |
 |---|---|
-| and a slow place is free for its kind and its client | goes on there, and its turn is given on |
+| and a slow place is free, and its client has none | goes on there, and its turn is given on |
 | and nobody waits for a turn | goes on |
 | and somebody waits, now or later | is told OVERLOADED, and what came of it is let go |
 
-Turns go round by connection, so that one with a thousand calls waiting comes no oftener than one with a single call. Proven
-members have a queue of their own, which goes round by node: whoever half-sends requests over many connections holds up no worker.
+Turns of strangers go round by connection, so that one with a thousand calls waiting comes no oftener than one with a single call.
+Users who have shown a session, and proven members, have a queue each, which goes round by user and by node: whoever half-sends
+requests over many connections holds up neither.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from hivenode.errors import Code, HiveError
 
 TURNS_MAX: Final = 4
 """Requests that are read at once; more make nothing faster, since one event loop serves them all."""
+USERS_TURNS_MAX: Final = 2
 MEMBERS_TURNS_MAX: Final = 2
-"""Requests of members that are read at once beside these. What they send is small, but gRPC would take in 104 MiB of each."""
+"""Requests of users with a session, and of members, that are read at once beside these. What they send is small, but gRPC would
+take in 104 MiB of each."""
 PROMPT_S: Final = 0.05
 """A request that is not there by then waits for the network, not for this node."""
 SLOW_STRANGERS_MAX: Final = 1
-SLOW_USERS_MAX: Final = 2
-"""Slow requests of those who have shown no session, and of those who have, or are members; one a client."""
+SLOW_KNOWN_MAX: Final = 2
+"""Slow requests of those who have shown no session, and of users and members each; one a client."""
 
 T = TypeVar("T")
 
@@ -46,14 +49,12 @@ def overloaded() -> HiveError:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Reading:
-    """One request that is being read. `client` is whom it counts for, `known` whether a session was shown,
-    or a member's ticket.
+    """One request that is being read. `client` is whom it counts for.
 
     `ends` is when patience does, on the loop's clock; `limit` is set to it only when the request is late, as few are.
     """
 
     client: str
-    known: bool
     limit: asyncio.Timeout
     ends: float
     has_turn: bool = True
@@ -61,21 +62,20 @@ class _Reading:
 
 
 class Turns:
-    """Gives turns, so many at once; one event loop uses it."""
+    """Gives turns, so many at once, and so many slow places beside them; one event loop uses it."""
 
-    def __init__(self, turns_max: int) -> None:
+    def __init__(self, turns_max: int, slow_max: int) -> None:
         self._free = turns_max
+        self._slow_max = slow_max
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._overdue: deque[_Reading] = deque()
-        self._slow: dict[bool, set[str]] = {False: set(), True: set()}
+        self._slow: set[str] = set()
 
-    async def read(
-        self, read: Callable[[], Awaitable[T]], *, connection: str, client: str, known: bool, patience_s: float
-    ) -> T:
+    async def read(self, read: Callable[[], Awaitable[T]], *, connection: str, client: str, patience_s: float) -> T:
         """What `read` gives, in its turn.
 
         Args:
-            connection: whose turns those are, or the node.
+            connection: whose turns those are, or the user or node.
             patience_s: for the turn and the request together.
         Raises:
             HiveError: OVERLOADED.
@@ -87,7 +87,7 @@ class Turns:
                 if not self._free:
                     limit.reschedule(ends)
                 await self._turn(connection)
-                reading = _Reading(client=client, known=known, limit=limit, ends=ends)
+                reading = _Reading(client=client, limit=limit, ends=ends)
                 prompt = loop.call_later(min(PROMPT_S, patience_s), self._late, reading)
                 try:
                     return await read()
@@ -128,9 +128,8 @@ class Turns:
         if reading.limit.expired():
             return
         reading.limit.reschedule(reading.ends)
-        places = self._slow[reading.known]
-        if reading.client not in places and len(places) < (SLOW_USERS_MAX if reading.known else SLOW_STRANGERS_MAX):
-            places.add(reading.client)
+        if reading.client not in self._slow and len(self._slow) < self._slow_max:
+            self._slow.add(reading.client)
             reading.has_turn = False
             self._give_on()
         elif self._waiting:
@@ -151,4 +150,4 @@ class Turns:
         if reading.has_turn:
             self._give_on()
         else:
-            self._slow[reading.known].discard(reading.client)
+            self._slow.discard(reading.client)

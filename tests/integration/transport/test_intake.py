@@ -187,6 +187,27 @@ async def test_a_worker_waits_for_no_request_of_a_stranger(world: World, ticket:
         assert sum(each.done() for each in refused) < STRANGERS // 2
 
 
+@pytest.mark.parametrize("port", ["the peer port", "the machine's own port"])
+async def test_a_user_with_a_session_waits_for_no_request_of_a_stranger(node: Node, client: Client, port: str) -> None:
+    """In one queue with them it would be read after each of them was waited for."""
+    token, tls = await client.log_in(), port == "the peer port"
+    address = node.server.peer_address if tls else node.server.api_address
+    async with AsyncExitStack() as stack:
+        strangers = [await stack.enter_async_context(half_sent(address, tls=tls)) for _ in range(STRANGERS)]
+        for number, stranger in enumerate(strangers):
+            # Some show what is no session of anybody's.
+            metadata = [("authorization", "Bearer made-up")] if number % 2 else []
+            stranger.stand("/nodepool.UserService/GetBalance", metadata, part_bytes=10)
+        refused = [asyncio.ensure_future(stranger.all_ended()) for stranger in strangers]
+        stack.callback(lambda: [each.cancel() for each in refused])
+        async with asyncio.timeout(ANSWER_S):
+            await asyncio.wait(refused, return_when=asyncio.FIRST_COMPLETED)  # So there is a queue.
+        for _ in range(3):
+            answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
+            assert answer.success
+        assert sum(each.done() for each in refused) < STRANGERS // 2
+
+
 @pytest.mark.parametrize("busy", ["the peer port", "the machine's own port"])
 async def test_strangers_and_the_programs_of_the_machine_take_no_place_of_each_other(world: World, busy: str) -> None:
     async with nodes(1, world, Limits(strangers_calls=3)) as (node,):

@@ -9,24 +9,20 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hivenode.errors import Code, HiveError
-from hivenode.transport.interceptors.turns import SLOW_STRANGERS_MAX, SLOW_USERS_MAX, TURNS_MAX, Turns
+from hivenode.transport.interceptors.turns import SLOW_KNOWN_MAX, SLOW_STRANGERS_MAX, TURNS_MAX, Turns
 
 DEADLINE_S = 10.0
 
 
-async def _read(
-    turns: Turns, what: asyncio.Future[str], connection: str, *, client: str = "", known: bool = False
-) -> str:
+async def _read(turns: Turns, what: asyncio.Future[str], connection: str, *, client: str = "") -> str:
     async def come() -> str:
         return await what
 
-    return await turns.read(
-        come, connection=connection, client=client or connection, known=known, patience_s=DEADLINE_S
-    )
+    return await turns.read(come, connection=connection, client=client or connection, patience_s=DEADLINE_S)
 
 
 async def test_what_never_comes_gives_its_turn_to_those_that_wait() -> None:
-    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX, SLOW_KNOWN_MAX), asyncio.get_running_loop()
     never = [asyncio.ensure_future(_read(turns, loop.create_future(), f"bad{number}")) for number in range(40)]
     await asyncio.sleep(0)
     there: asyncio.Future[str] = loop.create_future()
@@ -46,7 +42,7 @@ async def test_what_never_comes_gives_its_turn_to_those_that_wait() -> None:
 
 
 async def test_turns_go_round_by_connection() -> None:
-    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX, SLOW_KNOWN_MAX), asyncio.get_running_loop()
     order: list[str] = []
     holding: list[asyncio.Future[str]] = [loop.create_future() for _ in range(TURNS_MAX)]
     tasks = [asyncio.ensure_future(_read(turns, what, f"first{number}")) for number, what in enumerate(holding)]
@@ -90,12 +86,12 @@ async def _crowd(turns: Turns) -> AsyncIterator[None]:
         await asyncio.gather(*never, return_exceptions=True)
 
 
-@pytest.mark.parametrize(("known", "places"), [(False, SLOW_STRANGERS_MAX), (True, SLOW_USERS_MAX)])
-async def test_slow_requests_go_on_while_others_are_served(known: bool, places: int) -> None:
-    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
+@pytest.mark.parametrize("places", [SLOW_STRANGERS_MAX, SLOW_KNOWN_MAX])
+async def test_slow_requests_go_on_while_others_are_served(places: int) -> None:
+    turns, loop = Turns(TURNS_MAX, places), asyncio.get_running_loop()
     slow: list[asyncio.Future[str]] = [loop.create_future() for _ in range(places)]
     tasks = [
-        asyncio.ensure_future(_read(turns, what, f"c{number}", client=f"slow{number}", known=known))
+        asyncio.ensure_future(_read(turns, what, f"c{number}", client=f"slow{number}"))
         for number, what in enumerate(slow)
     ]
     await asyncio.sleep(0)
@@ -107,11 +103,11 @@ async def test_slow_requests_go_on_while_others_are_served(known: bool, places: 
 
 
 async def test_one_user_has_one_slow_place_and_another_the_other() -> None:
-    turns, loop = Turns(TURNS_MAX), asyncio.get_running_loop()
+    turns, loop = Turns(TURNS_MAX, SLOW_KNOWN_MAX), asyncio.get_running_loop()
     mine, mine_too, anothers = (loop.create_future() for _ in range(3))
-    first = asyncio.ensure_future(_read(turns, mine, "c0", client="me", known=True))
-    second = asyncio.ensure_future(_read(turns, mine_too, "c1", client="me", known=True))
-    third = asyncio.ensure_future(_read(turns, anothers, "c2", client="another", known=True))
+    first = asyncio.ensure_future(_read(turns, mine, "c0", client="me"))
+    second = asyncio.ensure_future(_read(turns, mine_too, "c1", client="me"))
+    third = asyncio.ensure_future(_read(turns, anothers, "c2", client="another"))
     await asyncio.sleep(0)
     async with _crowd(turns):
         with pytest.raises(HiveError) as caught:
