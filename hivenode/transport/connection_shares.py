@@ -1,15 +1,19 @@
-"""One address has a share of the connections to the peer port, and no more: what it opens past that is closed.
+"""One address has a share of the connections to a port, and no more: what it opens past that is closed.
 
 gRPC has a bound on all connections together, and tells nobody of one before its first call. But before each handshake, so before
 a byte of the connection is read, it asks whether another certificate is to be shown (`tls.server_credentials`). A moment later
 the process looks at its own sockets, and shuts down the newest of an address that has too many, which to gRPC is a broken line.
 While too few have come for any address to have too many, it does not look.
+
+In plain text gRPC asks nothing, so the API that is served to other machines is looked at every second. There the programs of this
+machine have no share: they are all from one address, whichever user they are of, and one user would keep out the others sooner.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import stat
@@ -22,6 +26,8 @@ from hivenode.runtime.refusals import Refusals
 LOOK_DELAY_S: Final = 0.05
 """One look serves all connections of this time together. Whoever opens as many as the port takes has them for so long, and then
 others find room again."""
+UNTOLD_DELAY_S: Final = 1.0
+"""Between two looks at connections that nobody tells of."""
 _OWN_FILES: Final = "/dev/fd"
 
 
@@ -37,10 +43,12 @@ class ConnectionShares:
 
     Args:
         most: connections of one address, or one /64 of IPv6.
+        plain: the port is in plain text, so nobody tells of a connection; and those from this machine do not count.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, plain: bool = False) -> None:
         self._most = most
+        self._plain = plain
         self._port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_looking = False
@@ -52,7 +60,8 @@ class ConnectionShares:
     def watch(self, port: int) -> None:
         """Watches over the connections to this port of the process, on the running loop."""
         self._port = port
-        self._loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        self._plan(loop)
 
     def accepted(self) -> None:
         """A connection came; on any thread."""
@@ -68,9 +77,9 @@ class ConnectionShares:
         self._plan(loop)
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_looking and self._greatest + self._unseen > self._most:
+        if not self._is_looking and (self._plain or self._greatest + self._unseen > self._most):
             self._is_looking = True
-            loop.call_later(LOOK_DELAY_S, self._look)
+            loop.call_later(UNTOLD_DELAY_S if self._plain else LOOK_DELAY_S, self._look)
 
     def _look(self) -> None:
         if (loop := self._loop) is not None:
@@ -114,8 +123,21 @@ class ConnectionShares:
         """Where a connection to the port comes from; empty for every other socket, and for one that has ended."""
         with contextlib.suppress(OSError), _opened(own) as connection:
             if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == self._port:
-                return origin_key(f"ip:{connection.getpeername()[0]}")
+                address = connection.getpeername()[0]
+                if not (self._plain and is_loopback(address)):
+                    return origin_key(f"ip:{address}")
         return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, is of this machine alone."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
 
 
 def _own_sockets() -> dict[_Socket, None]:

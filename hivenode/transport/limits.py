@@ -14,7 +14,8 @@ STRANGERS_CALLS_MAX: Final = CALLS_MAX * 3 // 4
 """Of all at the peer port that are no members: the rest is kept for these, or a stranger with many addresses would stop the
 hive. Programs at the API's own port are no part of it: that server has places of its own."""
 ORIGIN_CONNECTIONS_SHARE: Final = 4
-"""Of all connections to the peer port one address, or one /64 of IPv6, may have a quarter."""
+"""Of all connections to the peer port, and to the API when other machines may use it in plain text, one address, or one /64
+of IPv6, may have a quarter."""
 SMALL_PATIENCE_S: Final = 10.0
 LARGE_PATIENCE_S: Final = 60.0
 """The documented 100 MB at 14 Mbit/s; on a slower line UploadTaskStream goes on as long as it moves."""

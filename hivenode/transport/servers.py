@@ -6,7 +6,6 @@ Both serve the documented API, HiveService, reflection and `grpc.health.v1`; the
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,7 +33,7 @@ from hivenode.runtime.ports import (
     Tasks,
 )
 from hivenode.transport.channels import API_STREAMS_MAX, CALLS_MAX, PEER_STREAMS_MAX, SERVER_OPTIONS
-from hivenode.transport.connection_shares import ConnectionShares
+from hivenode.transport.connection_shares import ConnectionShares, is_loopback
 from hivenode.transport.forwarding import Forwarder
 from hivenode.transport.interceptors.calls import Context
 from hivenode.transport.interceptors.intake import Intake
@@ -120,7 +119,9 @@ class ApiServer:
         self._admits = ports.admits
         self._is_voter = ports.is_voter
         self._node_calls = NodeCalls(ports.is_voter)
-        self._connections = ConnectionShares(max(1, limits.connections // ORIGIN_CONNECTIONS_SHARE))
+        share = max(1, limits.connections // ORIGIN_CONNECTIONS_SHARE)
+        self._connections = ConnectionShares(share)
+        self._plain_connections = ConnectionShares(share, plain=True)
         self._credentials = server_credentials(ports.certificate, self._connections.accepted)
         self._router = Router(
             handlers={
@@ -193,7 +194,7 @@ class ApiServer:
             HiveError: INVALID_ARGUMENT when an address cannot be had, naming it and what to do.
         """
         host, _ = split_address(self._listen)
-        if not self._insecure and not _is_loopback(host):
+        if not self._insecure and not is_loopback(host):
             raise HiveError(
                 Code.INVALID_ARGUMENT,
                 f"--listen {self._listen} would serve the API in plain text to the network: "
@@ -209,6 +210,8 @@ class ApiServer:
                 self._credentials,
             )
             self._connections.watch(split_address(self.peer_address)[1])
+            if not is_loopback(host):
+                self._plain_connections.watch(split_address(self.api_address)[1])
         except HiveError:
             await self.stop(0)
             raise
@@ -260,15 +263,9 @@ class ApiServer:
         """Takes no more calls, lets those under way end for `deadline_s`, and closes."""
         self._peer_server.stopping()
         self._connections.stop()
+        self._plain_connections.stop()
         for servicer in self._health:
             await servicer.enter_graceful_shutdown()
         await asyncio.gather(*(server.stop(deadline_s) for server in self._servers))
         self._servers.clear()
         self._health.clear()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -659,11 +659,11 @@ class Node:
         self.broken: list[InvariantError] = []
         self.server = self.make_server("127.0.0.1:0")
 
-    def make_server(self, peer_listen: str) -> ApiServer:
+    def make_server(self, peer_listen: str, *, listen: str = "127.0.0.1:0", insecure: bool = False) -> ApiServer:
         return ApiServer(
-            listen="127.0.0.1:0",
+            listen=listen,
             peer_listen=peer_listen,
-            insecure=False,
+            insecure=insecure,
             peers=self.peers,
             ports=self.server_ports(),
             limits=self.limits,

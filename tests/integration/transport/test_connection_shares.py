@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from contextlib import AsyncExitStack
 
+import pytest
+
+from hivenode.config import split_address
 from hivenode.transport.limits import ORIGIN_CONNECTIONS_SHARE, Limits
 from tests.integration.transport.parts import DEADLINE_S, nodes
 from tests.support.http2 import Http2, http2
@@ -53,6 +57,43 @@ async def test_the_newest_connections_of_an_address_that_has_more_than_its_share
         for ending in closed:
             ending.cancel()
         await asyncio.wait(closed)
+
+
+def _own_address() -> str:
+    """An address of this machine that is not loopback; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        try:
+            route.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine is in no network")
+        return str(route.getsockname()[0])
+
+
+async def test_an_api_served_to_other_machines_has_a_share_for_each_and_none_for_its_own() -> None:
+    other_machine = _own_address()
+    async with (
+        nodes(1, limits=Limits(connections=CONNECTIONS)) as (node,),
+        AsyncExitStack() as connections,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        server = node.make_server("127.0.0.1:0", listen="0.0.0.0:0", insecure=True)
+        await server.start()
+        connections.push_async_callback(server.stop, 0)
+        port = split_address(server.api_address)[1]
+        own = [await connections.enter_async_context(http2(f"{HERE}:{port}")) for _ in range(SHARE + 1)]
+        assert all([await made.ping() for made in own])
+        opened = [
+            await connections.enter_async_context(http2(f"{other_machine}:{port}"))
+            for _ in range(CONNECTIONS - len(own))
+        ]
+        closed = [asyncio.ensure_future(made.closed()) for made in opened]
+        connections.callback(lambda: [ending.cancel() for ending in closed])
+        while sum(ending.done() for ending in closed) < len(opened) - SHARE:
+            await asyncio.wait([ending for ending in closed if not ending.done()], return_when=asyncio.FIRST_COMPLETED)
+        assert all([await made.ping() for made in own])
+        another = await connections.enter_async_context(http2(f"{HERE}:{port}"))
+        assert await another.ping()
+        assert sum(ending.done() for ending in closed) == len(opened) - SHARE
 
 
 async def test_connections_that_ended_are_in_nobodys_share() -> None:
