@@ -330,9 +330,8 @@ class Intake(grpc.aio.ServerInterceptor):
         if self._member_of(context) is not None:
             return ""  # Its turns are the member's.
         try:
-            async with asyncio.timeout(
-                0
-            ):  # What is known here needs no waiting; a look at the leader is not for strangers.
+            # What is known here needs no waiting; a look at the leader is not for strangers.
+            async with asyncio.timeout(0):
                 return await self._user_here(context)
         except (HiveError, TimeoutError):
             return ""
