@@ -142,7 +142,8 @@ class Turns:
         if reading.overdue:
             self._overdue.remove(reading)
             reading.overdue = False
-        reading.limit.reschedule(asyncio.get_running_loop().time())
+        if not reading.limit.expired():  # Else its patience has run out this moment, and its turn is given on at once.
+            reading.limit.reschedule(asyncio.get_running_loop().time())
 
     def _ended(self, reading: _Reading) -> None:
         if reading.overdue:

@@ -12,6 +12,7 @@ from hivenode.errors import Code, HiveError
 from hivenode.transport.interceptors.turns import SLOW_KNOWN_MAX, SLOW_STRANGERS_MAX, TURNS_MAX, Turns
 
 DEADLINE_S = 10.0
+SHORT_S = 0.01
 
 
 async def _read(turns: Turns, what: asyncio.Future[str], connection: str, *, client: str = "") -> str:
@@ -116,3 +117,28 @@ async def test_one_user_has_one_slow_place_and_another_the_other() -> None:
         mine.set_result("mine")
         anothers.set_result("another's")
         assert (await first, await third) == ("mine", "another's")
+
+
+async def test_who_comes_while_the_patience_with_another_runs_out_has_its_turn() -> None:
+    turns, loop = Turns(1, 0), asyncio.get_running_loop()
+    given_up, there = asyncio.Event(), loop.create_future()
+
+    async def never() -> str:
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError:
+            given_up.set()
+            await there  # It has the turn still, as while a call's end is under way.
+            raise
+        return ""
+
+    late = asyncio.ensure_future(turns.read(never, connection="late", client="late", patience_s=SHORT_S))
+    async with asyncio.timeout(DEADLINE_S):
+        await given_up.wait()
+        prompt = asyncio.ensure_future(_read(turns, there, "prompt"))
+        await asyncio.sleep(0)
+        there.set_result("whole")
+        assert await prompt == "whole"
+        with pytest.raises(HiveError) as caught:
+            await late
+    assert caught.value.code is Code.OVERLOADED
