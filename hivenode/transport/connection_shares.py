@@ -17,6 +17,7 @@ import ipaddress
 import os
 import socket
 import stat
+import threading
 from collections import Counter
 from typing import Final, NamedTuple
 
@@ -29,6 +30,8 @@ others find room again."""
 UNTOLD_DELAY_S: Final = 1.0
 """Between two looks at connections that nobody tells of."""
 _OWN_FILES: Final = "/dev/fd"
+_ONE_LOOK: Final = threading.Lock()
+"""A look opens sockets a second time for a moment. Another one, for another port, would take these for further connections."""
 
 
 class _Socket(NamedTuple):
@@ -96,7 +99,11 @@ class ConnectionShares:
         self._plan(loop)
 
     def _close_surplus(self) -> Counter[str]:
-        """Looks at all sockets, one look at a time; returns how many were shut down by where they came from."""
+        """Looks at all sockets; returns how many were shut down by where they came from."""
+        with _ONE_LOOK:
+            return self._look_at_all()
+
+    def _look_at_all(self) -> Counter[str]:
         closed: Counter[str] = Counter()
         try:
             there = _own_sockets()

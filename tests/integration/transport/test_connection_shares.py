@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import psutil
+import pytest
 
 from hivenode.config import split_address
-from hivenode.transport.connection_shares import is_loopback
+from hivenode.transport.connection_shares import ConnectionShares, is_loopback
 from hivenode.transport.limits import ORIGIN_CONNECTIONS_SHARE, Limits
 from tests.integration.transport.parts import DEADLINE_S, nodes
 from tests.support.http2 import Http2, http2
@@ -104,3 +105,32 @@ async def test_connections_that_ended_are_in_nobodys_share() -> None:
             with contextlib.suppress(ConnectionError):
                 async with http2(node.server.peer_address, tls=_tls()) as connection:
                     served += await connection.ping()
+
+
+async def test_looks_at_the_same_time_count_no_connection_twice() -> None:
+    """Each opens the sockets that it looks at a second time for a moment, and the others must not see these."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server((HERE, 0)))
+        address = listening.getsockname()
+
+        def open_one() -> socket.socket:
+            opened = stack.enter_context(socket.create_connection(address))
+            stack.enter_context(listening.accept()[0])
+            opened.setblocking(False)
+            return opened
+
+        share = [open_one() for _ in range(CONNECTIONS)]
+        for _ in range(20):
+            surplus = open_one()
+            watches = [ConnectionShares(CONNECTIONS) for _ in range(4)]
+            for watch in watches:
+                stack.callback(watch.stop)
+                watch.watch(address[1])
+                for _ in range(CONNECTIONS + 1):
+                    watch.accepted()
+            async with asyncio.timeout(DEADLINE_S):
+                assert await loop.sock_recv(surplus, 1) == b""
+            for opened in share:
+                with pytest.raises(BlockingIOError):
+                    opened.recv(1)
