@@ -5,8 +5,9 @@ a byte of the connection is read, it asks whether another certificate is to be s
 the process looks at its own sockets, and shuts down the newest of an address that has too many, which to gRPC is a broken line.
 While too few have come for any address to have too many, it does not look.
 
-In plain text gRPC asks nothing, so the API that is served to other machines is looked at every second. There the programs of this
-machine have no share: they are all from one address, whichever user they are of, and one user would keep out the others sooner.
+In plain text gRPC asks nothing, so the API that is served to other machines is looked at every second, and as often as the other
+port while there is something to close. There the programs of this machine have no share: they are all from one address, whichever
+user they are of, and one user would keep out the others sooner.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LOOK_DELAY_S: Final = 0.05
 """One look serves all connections of this time together. Whoever opens as many as the port takes has them for so long, and then
 others find room again."""
 UNTOLD_DELAY_S: Final = 1.0
-"""Between two looks at connections that nobody tells of."""
+"""Between two looks at connections that nobody tells of, unless the last one closed some: there may be new ones at once."""
 _OWN_FILES: Final = "/dev/fd"
 _ONE_LOOK: Final = threading.Lock()
 """A look opens sockets a second time for a moment. Another one, for another port, would take these for further connections."""
@@ -55,6 +56,7 @@ class ConnectionShares:
         self._port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_looking = False
+        self._has_closed = False  # At the last look.
         self._unseen = 0
         self._greatest = 0  # Of all shares, at the last look.
         self._seen: dict[_Socket, str] = {}  # Where each comes from, empty for what does not count; the oldest first.
@@ -82,7 +84,7 @@ class ConnectionShares:
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._is_looking and (self._plain or self._greatest + self._unseen > self._most):
             self._is_looking = True
-            loop.call_later(UNTOLD_DELAY_S if self._plain else LOOK_DELAY_S, self._look)
+            loop.call_later(UNTOLD_DELAY_S if self._plain and not self._has_closed else LOOK_DELAY_S, self._look)
 
     def _look(self) -> None:
         if (loop := self._loop) is not None:
@@ -94,7 +96,9 @@ class ConnectionShares:
         self._is_looking = False
         if (loop := self._loop) is None or look.cancelled():
             return
-        for origin, closed in look.result().items():
+        surplus = look.result()
+        self._has_closed = bool(surplus)
+        for origin, closed in surplus.items():
             self._refusals.name(origin, "a connection", closed=closed, most=self._most)
         self._plan(loop)
 

@@ -107,26 +107,33 @@ async def test_connections_that_ended_are_in_nobodys_share() -> None:
                     served += await connection.ping()
 
 
+class _Listening:
+    """A port of this process, and the connections to it."""
+
+    def __init__(self, stack: ExitStack, host: str) -> None:
+        self._stack = stack
+        self._listening = stack.enter_context(socket.create_server((host, 0)))
+        self.port = int(self._listening.getsockname()[1])
+
+    def open_one(self) -> socket.socket:
+        opened = self._stack.enter_context(socket.create_connection(self._listening.getsockname()))
+        self._stack.enter_context(self._listening.accept()[0])
+        opened.setblocking(False)
+        return opened
+
+
 async def test_looks_at_the_same_time_count_no_connection_twice() -> None:
     """Each opens the sockets that it looks at a second time for a moment, and the others must not see these."""
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
-        listening = stack.enter_context(socket.create_server((HERE, 0)))
-        address = listening.getsockname()
-
-        def open_one() -> socket.socket:
-            opened = stack.enter_context(socket.create_connection(address))
-            stack.enter_context(listening.accept()[0])
-            opened.setblocking(False)
-            return opened
-
-        share = [open_one() for _ in range(CONNECTIONS)]
+        listening = _Listening(stack, HERE)
+        share = [listening.open_one() for _ in range(CONNECTIONS)]
         for _ in range(20):
-            surplus = open_one()
+            surplus = listening.open_one()
             watches = [ConnectionShares(CONNECTIONS) for _ in range(4)]
             for watch in watches:
                 stack.callback(watch.stop)
-                watch.watch(address[1])
+                watch.watch(listening.port)
                 for _ in range(CONNECTIONS + 1):
                     watch.accepted()
             async with asyncio.timeout(DEADLINE_S):
@@ -134,3 +141,24 @@ async def test_looks_at_the_same_time_count_no_connection_twice() -> None:
             for opened in share:
                 with pytest.raises(BlockingIOError):
                     opened.recv(1)
+
+
+async def test_plain_text_is_looked_at_as_soon_as_the_other_port_after_something_was_closed() -> None:
+    """Else who opens a connection for each that is closed keeps others out: they find room once a second alone."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        untold, told = _Listening(stack, _own_address()), _Listening(stack, HERE)
+        untold_watch, told_watch = ConnectionShares(1, plain=True), ConnectionShares(1)
+        for watch, listening in ((untold_watch, untold), (told_watch, told)):
+            stack.callback(watch.stop)
+            watch.watch(listening.port)
+            listening.open_one()
+        told_watch.accepted()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await loop.sock_recv(untold.open_one(), 1) == b""
+            again = untold.open_one()
+            for _ in range(8):
+                surplus = told.open_one()
+                told_watch.accepted()
+                assert await loop.sock_recv(surplus, 1) == b""
+            assert again.recv(1) == b""
