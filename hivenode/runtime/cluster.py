@@ -38,7 +38,7 @@ from hivenode.encoding.records import Record
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError
 from hivenode.identity import identity_of
-from hivenode.pool import queries
+from hivenode.pool import nodes, queries
 from hivenode.pool.commands import ApproveNode, CreateJoinToken, DenyNode, DropForeignWorkers
 from hivenode.pool.records import NodeEntry, NodeKind, NodeRights, WayOut
 from hivenode.runtime.departures import CONFIRMS_DEPARTURE, departure
@@ -377,12 +377,11 @@ class HiveCluster:
     @staticmethod
     def _as_meant(replica: Replica, order: ClusterOrder) -> ClusterOrder:
         """Who revokes a machine that left meanwhile, by its whole id, means that it shall not come back."""
-        is_whole = len(order.node) == NODE_ID_CHARACTERS
-        if (
-            order.action is ClusterAction.REVOKE
-            and is_whole
-            and queries.node(replica.view(), NodeId(order.node)) is None
-        ):
+        view, node = replica.view(), NodeId(order.node)
+        has_left = queries.node(view, node) is None and (
+            nodes.removed_incarnation(view, node) is not None or nodes.is_denied(view, node)
+        )
+        if order.action is ClusterAction.REVOKE and has_left:
             return dataclasses.replace(order, action=ClusterAction.DENY)
         return order
 

@@ -138,6 +138,7 @@ def test_a_machine_that_was_removed_is_kept_out_by_a_revocation_that_comes_after
         first, hive_id = made[0], made[0].status().hive_id
         going = made.add("--role", "worker", "--executor", "none", "--bootstrap", first.peer_address)
         wait_for("its place in the hive", lambda: is_in(going, hive_id))
+        cluster(first, "revoke", going.node_id.upper(), wanted=4)
         for order in ("remove", "revoke"):
             assert cluster(first, order, going.node_id)["node_id"] == going.node_id
         cluster(first, "revoke", going.node_id[:10], wanted=4)
