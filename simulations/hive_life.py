@@ -728,11 +728,16 @@ class HiveLife:
             self._ask_for_members(replica)
 
     def has_lost_touch(self) -> bool:
-        """Whether all the members that it knew are gone, and others speak for its hive: its log tells its owner so."""
+        """Whether all the members that it knew are gone, and others speak for its hive: its log tells its owner so.
+
+        By its own state and configuration alone: what it forgets of those that it knew is a fault, and no reason to begin anew.
+        """
         node, replica, leader = self._node, self._node.replica, self._world.leader()
         if replica is None or replica.leader is not None or not replica.conf.voters or leader in (None, node):
             return False
-        return not any(node.takes_part(other) for other in self._world.present() if other is not node)
+        voters = {entry.node_id for entry in queries.nodes(replica.view) if entry.rights is NodeRights.VOTER}
+        known = voters | {self._world.node_of(member) for member in replica.conf.members()}
+        return not any(other.node_id in known for other in self._world.present() if other is not node)
 
     def _ask_for_members(self, replica: Replica, pause_s: float = LEADERLESS_S) -> None:
         """As `runtime.member_search`: asks some of the members that it knows, while it hears no leader."""

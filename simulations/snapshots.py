@@ -144,7 +144,8 @@ class SnapshotFetcher:
 
     def awaits(self, asked: PieceAsked) -> bool:
         """Whether what comes for it is still read."""
-        return (asked.run, asked.stream) == (self._run, self._stream)
+        ref = self._ref
+        return ref is not None and (asked.run, asked.stream, asked.sha256) == (self._run, self._stream, ref.sha256)
 
     def offered(self, offer: SnapshotOffer) -> None:
         """A leader offers a snapshot; the work goes on beside."""
