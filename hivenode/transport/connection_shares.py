@@ -22,6 +22,8 @@ import threading
 from collections import Counter
 from typing import Final, NamedTuple
 
+import structlog
+
 from hivenode.runtime.rate_limit import origin_key
 from hivenode.runtime.refusals import Refusals
 
@@ -33,6 +35,8 @@ UNTOLD_DELAY_S: Final = 1.0
 _OWN_FILES: Final = "/dev/fd"
 _ONE_LOOK: Final = threading.Lock()
 """A look opens sockets a second time for a moment. Another one, for another port, would take these for further connections."""
+
+_log = structlog.get_logger(__name__)
 
 
 class _Socket(NamedTuple):
@@ -89,18 +93,32 @@ class ConnectionShares:
     def _look(self) -> None:
         if (loop := self._loop) is not None:
             self._unseen = 0
-            # A thousand sockets take some 10 ms, for which nobody's call has to wait.
-            loop.run_in_executor(None, self._close_surplus).add_done_callback(self._looked)
+            try:
+                # A thousand sockets take some 10 ms, for which nobody's call has to wait.
+                look = loop.run_in_executor(None, self._close_surplus)
+            except RuntimeError as error:
+                self._missed(loop, error)  # The machine has no thread left.
+            else:
+                look.add_done_callback(self._looked)
 
     def _looked(self, look: asyncio.Future[Counter[str]]) -> None:
         self._is_looking = False
         if (loop := self._loop) is None or look.cancelled():
+            return
+        if (error := look.exception()) is not None:
+            self._missed(loop, error)
             return
         surplus = look.result()
         self._has_closed = bool(surplus)
         for origin, closed in surplus.items():
             self._refusals.name(origin, "a connection", closed=closed, most=self._most)
         self._plan(loop)
+
+    def _missed(self, loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+        """A look that failed is no reason not to look again."""
+        _log.error("could not look at the connections; looking again", port=self._port, reason=str(error))
+        self._is_looking, self._has_closed, self._unseen = False, False, self._most + 1
+        loop.call_later(UNTOLD_DELAY_S, self._plan, loop)
 
     def _close_surplus(self) -> Counter[str]:
         """Looks at all sockets; returns how many were shut down by where they came from."""

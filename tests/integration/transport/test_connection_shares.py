@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
+from typing import Any
 
 import psutil
 import pytest
@@ -95,6 +97,35 @@ async def test_an_api_served_to_other_machines_has_a_share_for_each_and_none_for
         another = await connections.enter_async_context(http2(f"{HERE}:{port}"))
         assert await another.ping()
         assert sum(ending.done() for ending in closed) == len(opened) - SHARE
+
+
+class _Exhausted(ThreadPoolExecutor):
+    """Of a machine that has no thread left for a while."""
+
+    lacks = 3
+
+    def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+        if self.lacks:
+            self.lacks -= 1
+            raise RuntimeError("can't start new thread")
+        return super().submit(*arguments, **named)
+
+
+async def test_looks_that_fail_are_made_again() -> None:
+    async with (
+        nodes(1, limits=Limits(connections=CONNECTIONS)) as (node,),
+        AsyncExitStack() as connections,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        executor = _Exhausted()
+        asyncio.get_running_loop().set_default_executor(executor)
+        address = node.server.peer_address
+        opened = [await connections.enter_async_context(http2(address, tls=_tls())) for _ in range(SHARE + 1)]
+        closed = [asyncio.ensure_future(made.closed()) for made in opened]
+        connections.callback(lambda: [ending.cancel() for ending in closed])
+        await asyncio.wait(closed, return_when=asyncio.FIRST_COMPLETED)
+        assert executor.lacks == 0
+        assert sum(ending.done() for ending in closed) == 1
 
 
 async def test_connections_that_ended_are_in_nobodys_share() -> None:
