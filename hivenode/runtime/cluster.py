@@ -378,7 +378,9 @@ class HiveCluster:
     def _as_meant(replica: Replica, order: ClusterOrder) -> ClusterOrder:
         """Who revokes a machine that left meanwhile, by its whole id, means that it shall not come back."""
         view, node = replica.view(), NodeId(order.node)
-        has_left = queries.node(view, node) is None and (
+        entry = queries.node(view, node)
+        # A user may have registered a worker under the id since.
+        has_left = (entry is None or entry.kind is NodeKind.FOREIGN) and (
             nodes.removed_incarnation(view, node) is not None or nodes.is_denied(view, node)
         )
         if order.action is ClusterAction.REVOKE and has_left:

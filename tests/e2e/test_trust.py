@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.user import User
+from hivenode.pb import nodepool_pb2
+from tests.e2e.user import NODES, User
 from tests.support.daemons import ANSWER_DEADLINE_S, ROOT, Daemon, Hive, hive, wait_for
 
 GRANT_CPT = 1000
@@ -108,9 +109,7 @@ def test_a_revoked_voter_is_cut_off_at_once_and_the_rest_goes_on(tmp_path: Path)
         assert alice.at(staying[0]).balance() == GRANT_CPT
         # It comes back neither as the member that it was nor, with the same key, as another one.
         going.kill()
-        for path in going.data_dir.iterdir():
-            if path.name not in ("node.key", "node.pem"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _forget_all_but_its_key(going)
         going.start()
         wait_for("the refusal", lambda: says(going, "kept out"))
         assert staying[0].status().nodes == 2
@@ -139,13 +138,22 @@ def test_a_machine_that_was_removed_is_kept_out_by_a_revocation_that_comes_after
         going = made.add("--role", "worker", "--executor", "none", "--bootstrap", first.peer_address)
         wait_for("its place in the hive", lambda: is_in(going, hive_id))
         cluster(first, "revoke", going.node_id.upper(), wanted=4)
-        for order in ("remove", "revoke"):
-            assert cluster(first, order, going.node_id)["node_id"] == going.node_id
+        assert cluster(first, "remove", going.node_id)["node_id"] == going.node_id
+        # A user's worker of that name comes in no operator's way.
+        register = nodepool_pb2.RegisterWorkerNodeRequest(node_id=going.node_id)
+        User.new(first).call(f"{NODES}RegisterWorkerNode", register, nodepool_pb2.StatusResponse)
+        assert cluster(first, "revoke", going.node_id)["node_id"] == going.node_id
         cluster(first, "revoke", going.node_id[:10], wanted=4)
         going.kill()
-        shutil.rmtree(going.data_dir / "log", ignore_errors=True)
+        _forget_all_but_its_key(going)
         going.start()
         wait_for("the refusal", lambda: says(going, "kept out"))
+
+
+def _forget_all_but_its_key(daemon: Daemon) -> None:
+    for path in daemon.data_dir.iterdir():
+        if path.name not in ("node.key", "node.pem"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _hears_of(daemon: Daemon, other: Daemon) -> None:
