@@ -7,14 +7,12 @@ back, invites, forms, joins, tells the hive its record, gives a hive with nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from hivenode.consensus import ConfChange, Entry, EntryKind, HardState, MemberId, encode_conf_change
-from hivenode.encoding.canonical import DecodeError
-from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, open_record
-from hivenode.encoding.records import decode_record, encode_record
+from hivenode.encoding.node_record import NodeId, open_record
+from hivenode.encoding.records import encode_record
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code
 from hivenode.membership.events import (
@@ -43,15 +41,12 @@ from hivenode.membership.events import (
     VirginityKnown,
 )
 from hivenode.membership.formation import PAIRING_MS, Formation, FormationConfig, Me
-from hivenode.membership.twins import Claim, TwinVerdict, addresses_to_ask, judge
 from hivenode.pool import queries
 from hivenode.pool.commands import AdmitNode, CreateHive, DissolveHive, Reply
 from hivenode.pool.dissolving import ADDRESSES_MAX, dissolved, is_virgin
 from hivenode.pool.events import Event as PoolEvent
 from hivenode.pool.events import HiveDissolved, NodeChanged, NodeRemoved, StateReplaced
-from hivenode.pool.nodes import is_denied
 from hivenode.pool.records import NodeKind, NodeRights
-from hivenode.runtime.admission import ASK_DEADLINE_S
 from hivenode.runtime.hive_end import DECIDE_DEADLINE_S, GRACE_S, SEEK_DEADLINE_S, SEEK_PAUSE_S, SOUGHT_MAX
 from hivenode.runtime.hive_life import (
     ANNOUNCE_RETRY_S,
@@ -66,10 +61,8 @@ from hivenode.runtime.hive_life import (
 from hivenode.runtime.local import LEADERLESS_S
 from hivenode.runtime.member_search import ASK_DEADLINE_S as MEMBERS_DEADLINE_S
 from hivenode.runtime.member_search import ASKED_AT_ONCE, PAUSE_S, PAUSE_S_MAX
-from hivenode.runtime.peer_host import ADMIT_DEADLINE_S, OFFERED_MEMBERS_MAX, is_outdated, says_nothing_new
 from hivenode.runtime.ports import HivePhase, Introduction, JoinOffer, PeerAddress
 from hivenode.runtime.stores import LogWrite
-from hivenode.transport.metadata import HOPS_MAX
 from simulations.calls import (
     Failure,
     IntroduceAsked,
@@ -427,57 +420,6 @@ class HiveLife:
                 return
         answer(self._node.signed_record())
 
-    def asked_to_admit(self, asked: JoinAsked, answer: OnAnswer) -> None:
-        """As `LocalPeerHost.accept_join`: the leader asks whether the key lives elsewhere, then lets the node in."""
-        replica = self._node.replica
-        if replica is None or not replica.leads:
-            self._forward_join(asked, answer)
-            return
-        if queries.hive(replica.view) is None:
-            answer(Failure(code=Code.NO_LEADER, text="the hive is still being born"))
-            return
-        try:
-            joiner = open_record(asked.record, self._world.verify)
-        except DecodeError:
-            answer(Failure(code=Code.PEER_REJECTED, text="the node record is not valid"))
-            return
-        if is_denied(replica.view, joiner.node_id):
-            answer(Failure(code=Code.NODE_REMOVED, text="this node is kept out of the hive"))
-            return
-        if self._counts_still(replica, joiner):
-            answer(Failure(code=Code.OVERLOADED, text="it was removed, and its vote still counts"))
-            return
-        if queries.was_removed(replica.view, joiner.node_id, joiner.incarnation):
-            self._admit(replica, asked, answer)
-        elif replica.has_settled:
-            self._take_in(replica, asked, answer)
-        else:
-            # Machines that the last leader let in would not be seen yet.
-            def settled(failure: Failure | None) -> None:
-                if failure is None:
-                    self._take_in(replica, asked, answer)
-                else:
-                    answer(failure)
-
-            replica.read_barrier(self._engine.now_us + round(ADMIT_DEADLINE_S * SECOND), settled)
-
-    def _take_in(self, replica: Replica, asked: JoinAsked, answer: OnAnswer) -> None:
-        """Agrees on what is new of the joiner; what the hive knows already is agreed on."""
-        joiner = open_record(asked.record, self._world.verify)
-        known = queries.node(replica.view, joiner.node_id)
-        if says_nothing_new(known, joiner, self._world.verify) or is_outdated(known, joiner):
-            answer(self._offer(replica, joiner))
-            return
-        if known is None or known.kind is not NodeKind.HIVE:
-            self._admit(replica, asked, answer)
-            return
-        admitted = Claim(node_id=known.node_id, incarnation=known.incarnation, addresses=known.addresses)
-        newcomer = Claim(node_id=joiner.node_id, incarnation=joiner.incarnation, addresses=joiner.addresses)
-        self._ask_claims(
-            addresses_to_ask(admitted, newcomer),
-            lambda claims: self._judge(replica, asked, answer, (admitted, newcomer, claims)),
-        )
-
     def asked_for_members(self, asked: MembersAsked, answer: OnAnswer) -> None:
         """A member that was away wants to know who came."""
         node, replica = self._node, self._node.replica
@@ -488,92 +430,6 @@ class HiveLife:
         entries = [entry for node_id in inside if (entry := queries.node(replica.view, node_id)) is not None]
         told = tuple((entry.node_id, entry.addresses) for entry in entries)
         answer(MembersTold(by=node.node_id, members=told, index=replica.applied_index))
-
-    def _forward_join(self, asked: JoinAsked, answer: OnAnswer) -> None:
-        """A member that does not lead asks the leader, as `transport.peer_service` does."""
-        leader = self._node.leader_node()
-        if leader is None or leader is self._node or asked.hops >= HOPS_MAX:
-            answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
-            return
-        onward = replace(asked, hops=asked.hops + 1)
-        self._node.ask(self._node.address_of(leader), onward, JOIN_DEADLINE_S, answer)
-
-    def _judge(
-        self, replica: Replica, asked: JoinAsked, answer: OnAnswer, said: tuple[Claim, Claim, list[Claim]]
-    ) -> None:
-        if judge(*said) is TwinVerdict.ALONE:
-            self._admit(replica, asked, answer)
-        elif judge(*said) is TwinVerdict.TWIN:
-            answer(Failure(code=Code.NODE_EXISTS, text="the key of this machine is in use"))
-        else:
-            answer(Failure(code=Code.NODE_OFFLINE, text="it still answers at its old address"))
-
-    def _ask_claims(self, addresses: tuple[str, ...], done: Callable[[list[Claim]], None]) -> None:
-        claims: list[Claim] = []
-        open_calls = len(addresses)
-        if not open_calls:
-            done(claims)
-            return
-
-        def answered(address: str, result: Any) -> None:
-            nonlocal open_calls
-            open_calls -= 1
-            if not isinstance(result, Failure):
-                record = result.record
-                claims.append(
-                    Claim(
-                        node_id=record.node_id,
-                        incarnation=record.incarnation,
-                        addresses=(address,),
-                        instance=result.instance,
-                    )
-                )
-            if not open_calls:
-                done(claims)
-
-        for address in addresses:
-            self._node.ask(address, IntroduceAsked(), ASK_DEADLINE_S, partial(answered, address))
-
-    def _admit(self, replica: Replica, asked: JoinAsked, answer: OnAnswer) -> None:
-        joiner = open_record(asked.record, self._world.verify)
-
-        def agreed(result: Written) -> None:
-            if isinstance(result, Failure):
-                answer(result)
-                return
-            if self._counts_still(replica, joiner):
-                answer(Failure(code=Code.OVERLOADED, text="it was removed meanwhile, and its vote still counts"))
-            elif result.refused:
-                answer(Failure(code=Code(result.code), text=result.message))
-            else:
-                answer(self._offer(replica, joiner))
-
-        rights = self._world.rights_of(joiner)
-        command = AdmitNode(signed_record=encode_record(asked.record), rights=rights)
-        self._propose(replica, command, ADMIT_DEADLINE_S, agreed)
-
-    def _offer(self, replica: Replica, joiner: NodeRecord) -> JoinOffer:
-        """What a machine is told that the hive has."""
-        entry = queries.node(replica.view, joiner.node_id)
-        later = entry.sequence if entry is not None and not says_nothing_new(entry, joiner, self._world.verify) else 0
-        entries = [entry for entry in queries.nodes(replica.view) if entry.kind is NodeKind.HIVE]
-        records = [decode_record(SignedNodeRecord, entry.signed_record) for entry in entries[:OFFERED_MEMBERS_MAX]]
-        return JoinOffer(
-            hive_id=self._node.disk.log.hive_id,
-            members=tuple(records),
-            leader=PeerAddress(node_id=self._node.node_id, addresses=(self._node.address,)),
-            voter_rights=entry is not None and entry.rights is NodeRights.VOTER,
-            voters=tuple(entry.node_id for entry in entries if entry.rights is NodeRights.VOTER),
-            later_sequence=later,
-            index=replica.applied_index,
-        )
-
-    def _counts_still(self, replica: Replica, removed: NodeRecord) -> bool:
-        """Whether it was taken out, and its vote may be needed to take its vote away."""
-        return (
-            queries.was_removed(replica.view, removed.node_id, removed.incarnation)
-            and self._world.member_of(removed.node_id, removed.incarnation) in replica.conf.members()
-        )
 
     # --- as a member -----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.stores import LogWrite, MadeSnapshot
 from hivenode.storage.sealed_row import SEAL_BYTES
-from simulations import digests, disk, hive_life, scenarios, steward
+from simulations import admission, digests, disk, hive_life, scenarios, steward
 from simulations.checkers.linearizable import UndecidedError
 from simulations.checkers.violation import Violation
 from simulations.disk import LogDisk, StateDisk, StateImage
@@ -387,7 +387,7 @@ def revoked_machine_let_in() -> Any:
     """Nobody looks whether a machine that asks to be let in is kept out."""
     stack = ExitStack()
     stack.enter_context(_replaced(nodes, "refuse_denied", lambda view, node_id: None))
-    stack.enter_context(_replaced(hive_life, "is_denied", lambda view, node_id: False))
+    stack.enter_context(_replaced(admission, "is_denied", lambda view, node_id: False))
     return stack
 
 

@@ -36,6 +36,7 @@ from hivenode.pool.records import NodeKind
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import HEARD_MS
 from hivenode.runtime.ports import JoinOffer
+from simulations.admission import Admission
 from simulations.calls import (
     Announced,
     Answer,
@@ -137,6 +138,7 @@ class Node:
         self._streams: dict[int, tuple[Stream, int]] = {}
         self._stream_count = 0
         self.life: HiveLife | None = None
+        self.admission: Final = Admission(self)
         self.tombstones: list[str] = []
         """The hives that this machine saw dissolve, kept beside the log."""
         self.last_target: tuple[str, ...] = ()
@@ -717,7 +719,7 @@ class Node:
             case JoinAsked(hive_id=hive_id) | MembersAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
                 answer(Failure(code=Code.WRONG_HIVE, text="this node is of another hive"))
             case JoinAsked():
-                life.asked_to_admit(call.body, answer)
+                self.admission.asked_to_admit(call.body, answer)
             case MembersAsked():
                 life.asked_for_members(call.body, answer)
             case _:
