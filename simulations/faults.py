@@ -467,7 +467,7 @@ class Faults:
         if going.left:
             return
         leader = self.world.leader()
-        if leader is not None and not leader.tainted and not leader.is_rotten:
+        if leader is not None and not self.world.is_anybody_unsound():
             self._ask_to_remove(leader, going)
         self._engine.after(LEAVE_LOOK_US, lambda: self.see_off(going))
 

@@ -412,6 +412,16 @@ def old_state_outweighs_a_word() -> Any:
     return _replaced(MemberGate, "vouch", stubborn)
 
 
+def revocation_outweighs_a_word() -> Any:
+    """What a member's state has of a revocation counts against another's word, though the word may be newer."""
+    takes_part = MemberGate.takes_part
+
+    def unforgiving(self: MemberGate, node: Any) -> bool:
+        return not nodes.is_denied(self._view(), node) and takes_part(self, node)
+
+    return _replaced(MemberGate, "takes_part", unforgiving)
+
+
 def removed_voter_ends_at_once() -> Any:
     """The daemon of a voter that was taken out ends when it hears so, while its vote counts."""
     return _replaced(hive_life.HiveLife, "_applied", _ends(lambda node, replica: True))
@@ -485,6 +495,7 @@ ALL: Final[dict[str, Mutant]] = {
         revoked_machine_let_in,
         newcomers_unheard,
         old_state_outweighs_a_word,
+        revocation_outweighs_a_word,
         removed_voter_ends_at_once,
         removed_voter_trusts_itself,
     )

@@ -92,14 +92,8 @@ class Operator:
                     done()
                     return
                 cluster = leader.cluster
-                if not self._stopped and not self._is_anybody_unsound():
+                if not self._stopped and not self._world.is_anybody_unsound():
                     leader.run(lambda: ask(cluster))
             self._engine.after(LOOK_US, look)
 
         look()
-
-    def _is_anybody_unsound(self) -> bool:
-        """A machine that has yet to find out that its disk or memory is wrong is one that the hive is about to lose."""
-        return any(
-            node.broken or node.tainted or node.is_rotten or node.disk.log.damaged for node in self._world.present()
-        )

@@ -240,6 +240,13 @@ class World:
         """The machines that belong to the hive or want to, and are not kept out."""
         return [node for node in self.nodes.values() if not node.left and not node.revoked]
 
+    def is_anybody_unsound(self) -> bool:
+        """A machine that has yet to find out that its disk or memory is wrong is one that the hive is about to lose.
+
+        Who takes another one away meanwhile may take the last copy of what was acknowledged.
+        """
+        return any(node.broken or node.tainted or node.is_rotten or node.disk.log.damaged for node in self.present())
+
     def alive(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive]
 

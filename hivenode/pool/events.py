@@ -62,7 +62,7 @@ class NodeRemoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRevoked:
-    """The node was removed since it is not trusted any more: nobody speaks to it from now on."""
+    """The node is not trusted, whether it was in or not: nobody speaks to it from now on."""
 
     node_id: str
 

@@ -6,14 +6,16 @@ member that was away knows nothing of those who came meanwhile. Deaf to either, 
 
 | the first line that fits | takes part |
 |---|---|
-| the agreed state here says that the node is kept out, as one that was revoked | no |
+| a member that takes part vouched for the node, by a state that this member has yet to reach | yes |
+| the agreed state here says that it is kept out, as one that was revoked | no |
 | it has the node's entry, with voter right | yes |
 | the node is in the configuration | yes: its vote is counted |
-| a member that takes part vouched for it, by a state that this member has yet to reach | yes |
 | anything else | no |
 
 A word for somebody counts until this member has applied all that it rests on, and knows by itself; and not longer than the one
-that gave it takes part. It counts against an entry without voter right, and against a removal, for those may be older than it.
+that gave it takes part. It counts against an entry without voter right, a removal and a revocation, for those may be older than
+it: who was revoked may have been let in again since. But a revocation that is applied after the word was given ends it, whatever
+index it claims to rest on.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Final
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.state_view import ReadView
 from hivenode.pool import nodes
-from hivenode.pool.events import Event, NodeChanged, NodeRemoved, StateReplaced
+from hivenode.pool.events import Event, NodeChanged, NodeRemoved, NodeRevoked, StateReplaced
 from hivenode.pool.records import NodeKind, NodeRights
 
 VOUCHED_MAX: Final = 4_096
@@ -66,6 +68,8 @@ class MemberGate:
     def takes_part(self, node: NodeId) -> bool:
         if node in self._entitled:
             return True
+        if node in self.vouched:
+            return True
         view = self._view()
         if nodes.is_denied(view, node):
             return False
@@ -74,7 +78,7 @@ class MemberGate:
             if len(self._entitled) < REMEMBERED_MAX:
                 self._entitled.add(node)
             return True
-        return node in self._members() or node in self.vouched
+        return node in self._members()
 
     @property
     def vouched(self) -> Set[NodeId]:
@@ -107,8 +111,12 @@ class MemberGate:
                 case NodeRemoved(node_id=node_id):
                     self._entitled.clear()
                     gone.add(NodeId(node_id))
+                case NodeRevoked(node_id=node_id):
+                    self._words.pop(NodeId(node_id), None)
                 case StateReplaced():
                     self._entitled.clear()
+                    view = self._view()
+                    self._words = {node: word for node, word in self._words.items() if not nodes.is_denied(view, node)}
                     gone |= {word.by for word in self._words.values() if not self.takes_part(word.by)}
                 case _:
                     pass  # Users, sessions and tasks take no part.

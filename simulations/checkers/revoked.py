@@ -2,7 +2,7 @@
 
 | promise | looked at |
 |---|---|
-| a member that has applied the revocation takes no message of it in consensus | at every such message |
+| a member that has applied the revocation hears no consensus from it, unless those ahead let it in again | at each message |
 | the hive neither takes it in nor gives it work nor takes work of it | at every first application |
 
 All that until it is approved again.
@@ -49,9 +49,10 @@ class RevokedChecker:
                 pass
 
     def heard(self, name: str, source: NodeId, source_name: str, applied_index: int) -> None:
-        """A member takes a message of another."""
+        """A member takes a message of another. One that lags may have it from others that a machine was let in again."""
+        let_in = any(at > applied_index and not out for at, out in self._said.get(source, ()))
         demand(
-            not self._is_out(source, applied_index),
+            let_in or not self._is_out(source, applied_index),
             f"{name} has applied {applied_index}, and hears {source_name}, which was revoked before",
         )
 

@@ -57,6 +57,7 @@ from simulations.scenarios.members import (
 from simulations.scenarios.trust import (
     revoked_machine_comes_with_an_empty_disk,
     revoked_machine_is_let_in_again,
+    revoked_machine_leads_when_it_is_in_again,
     revoked_voter_goes_on,
     voter_is_revoked_while_another_is_down,
     worker_is_given_voter_right,
@@ -79,6 +80,7 @@ ALL: Final[dict[str, Scenario]] = {
         voter_is_revoked_while_another_is_down,
         revoked_machine_comes_with_an_empty_disk,
         revoked_machine_is_let_in_again,
+        revoked_machine_leads_when_it_is_in_again,
         revoked_voter_goes_on,
         joint_change_behind_a_cut,
         voter_leaves_while_another_is_down,

@@ -187,7 +187,7 @@ def removed_voter_comes_to_lead(seed: int) -> str:
     stage = Stage(seed, nodes=4)
     going = stage.voters()[0]
     going.leaving = True
-    stage.until(lambda: _leads(stage, going), "it leads", WELL_US)
+    stage.until(lambda: stage.leads(going), "it leads", WELL_US)
     stage.command(RemoveNode(node_id=going.node_id, reason="its owner wants it back"))
     stage.world.add_node("m1").boot()
     stage.until(lambda: going.left, "it is out", WELL_US)
@@ -211,7 +211,7 @@ def newcomers_lead_whom_a_member_never_met(seed: int) -> str:
         founder, known = known, founder
     stage.take_out(known)
     stage.until(lambda: {first, second} < {*stage.voters(), stage.leader()}, "both vote", 2 * WELL_US)
-    stage.until(lambda: _leads(stage, first), "a newcomer leads", WELL_US)
+    stage.until(lambda: stage.leads(first), "a newcomer leads", WELL_US)
     stage.until_commits(10, WELL_US)
     away.boot()
     stage.until(lambda: stage.replica(away).leader == first.member_id, "it follows whom it never met", WELL_US)
@@ -219,16 +219,6 @@ def newcomers_lead_whom_a_member_never_met(seed: int) -> str:
     stage.take_out(founder)
     stage.until(lambda: away in stage.voters(), "it votes again", 2 * WELL_US)
     return stage.finish()
-
-
-def _leads(stage: Stage, node: Node) -> bool:
-    """Whether a node leads; hands it the leadership when another does."""
-    leader = stage.leader()
-    if leader is node:
-        return True
-    stage.replica(leader).transfer_leader(node.member_id)
-    stage.run(200 * MS)
-    return False
 
 
 def worker_is_given_voter_right_while_a_member_is_away(seed: int) -> str:
@@ -255,7 +245,7 @@ def worker_is_given_voter_right_while_a_member_is_away(seed: int) -> str:
     stage.until(lambda: newcomer in stage.voters(), "the newcomer votes", 4 * WELL_US)
     if stage.leader() is known:
         founder, known = known, founder
-    stage.until(lambda: _leads(stage, newcomer), "the newcomer leads", WELL_US)
+    stage.until(lambda: stage.leads(newcomer), "the newcomer leads", WELL_US)
     stage.until_commits(10, WELL_US)
     away.boot()
     stage.until(

@@ -170,6 +170,15 @@ class Stage:
 
         self.until(try_it, f"{type(command).__name__} is agreed on", WELL_US)
 
+    def leads(self, node: Node) -> bool:
+        """Whether a node leads; hands it the leadership when another does."""
+        leader = self.leader()
+        if leader is node:
+            return True
+        self.replica(leader).transfer_leader(node.member_id)
+        self.run(200 * MS)
+        return False
+
     def take_out(self, node: Node) -> None:
         """Its owner wants it back; returns when its daemon has ended, for the hive is without it."""
         node.leaving = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hivenode.pool import queries
+from hivenode.pool.nodes import is_denied
 from hivenode.pool.records import NodeRights
 from simulations.checkers.violation import demand
 from simulations.engine import SECOND
@@ -80,6 +81,28 @@ def _out_and_in(stage: Stage, operator: Operator, going: Node, *, defiant: bool)
     operator.let_in_again(going)
     stage.until(lambda: not going.revoked, "it is approved", WELL_US)
     stage.until(stage.only_work_is_left, "it is in again", 2 * WELL_US)
+
+
+def revoked_machine_leads_when_it_is_in_again(seed: int) -> str:
+    """A voter is revoked, let in again, and leads; a member that was away keeps it out by what it knows, and follows it.
+
+    Found by the simulator (nodes 5, seed 383): nobody's word counted against a revocation, however old that was.
+    """
+    stage = Stage(seed, nodes=4)
+    operator = Operator(stage.world)
+    going, away = stage.voters()
+    operator.revoke(going, defiant=stage.engine.chance(500))
+    stage.until(lambda: going.revoked, "it is revoked", WELL_US)
+    stage.until(lambda: _is_outside(stage, going), "the configuration is without it", WELL_US)
+    stage.until(lambda: is_denied(stage.replica(away).view, going.node_id), "all know that it is kept out", WELL_US)
+    away.crash(power=True)
+    operator.let_in_again(going)
+    stage.until(lambda: going in stage.voters(), "it votes", 4 * WELL_US)
+    stage.until(lambda: stage.leads(going), "it leads", WELL_US)
+    stage.until_commits(5, WELL_US)
+    away.boot()
+    stage.until(lambda: stage.replica(away).leader == going.member_id, "the one that was away follows it", WELL_US)
+    return stage.finish()
 
 
 def worker_is_given_voter_right(seed: int) -> str:

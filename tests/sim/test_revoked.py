@@ -27,10 +27,17 @@ def test_a_machine_is_heard_by_members_whose_state_does_not_keep_it_out(applied_
     _checker().heard("n1", NodeId("another"), "n3", 15)
 
 
-@pytest.mark.parametrize("applied_index", [10, 19])
+def test_a_member_that_lags_may_hear_a_machine_that_was_let_in_again() -> None:
+    _checker().heard("n1", GOING, "n2", 19)
+
+
+@pytest.mark.parametrize("applied_index", [30, 31])
 def test_a_member_that_has_applied_a_revocation_must_not_hear_the_machine(applied_index: int) -> None:
+    checker = _checker()
+    checker.agreed(30, RevokeNode(node_id=GOING, reason=""))
+    checker.heard("n1", GOING, "n2", 29)
     with pytest.raises(Violation, match=f"n1 has applied {applied_index}, and hears n2, which was revoked before"):
-        _checker().heard("n1", GOING, "n2", applied_index)
+        checker.heard("n1", GOING, "n2", applied_index)
 
 
 def test_a_revoked_machine_gets_no_work() -> None:
@@ -45,3 +52,10 @@ def test_a_revocation_that_is_lost_for_ever_counts_no_more() -> None:
     checker = _checker()
     checker.roll_back(9)
     checker.heard("n1", GOING, "n2", 15)
+
+
+def test_an_approval_that_is_lost_for_ever_counts_no_more() -> None:
+    checker = _checker()
+    checker.roll_back(19)
+    with pytest.raises(Violation, match="n1 has applied 15, and hears n2"):
+        checker.heard("n1", GOING, "n2", 15)

@@ -94,11 +94,41 @@ def test_a_word_for_somebody_counts_until_all_is_applied_that_it_rests_on(before
     assert member.hears(TWO) == [False]
 
 
-def test_a_word_never_counts_for_who_is_kept_out() -> None:
+def test_one_that_was_revoked_is_heard_when_a_member_says_by_a_later_state_that_it_takes_part() -> None:
     member = Member()
+    member.admit(1)
     member.do(DenyNode(node_id=TWO))
-    member.gate.vouch(ONE, 1_000, [TWO])
-    assert member.hears(TWO) == [False]
+    member.gate.vouch(ONE, member.applied, [TWO])
+    assert member.hears(TWO) == [False], "this member has applied as much as the one that says so"
+    member.gate.vouch(ONE, member.applied + 2, [TWO])
+    assert member.hears(TWO) == [True]
+    member.admit(3)
+    member.admit(4)
+    assert member.hears(TWO) == [False], "it has applied all that the word rests on, and knows by itself"
+
+
+def test_a_revocation_ends_a_word_that_was_given_before_whatever_that_claims_to_rest_on() -> None:
+    member = Member()
+    member.admit(1)
+    member.admit(2)
+    member.admit(3)
+    member.gate.vouch(ONE, 1_000, [TWO, THREE])
+    assert member.hears(TWO, THREE) == [True, True]
+    member.do(RevokeNode(node_id=TWO, reason="not trusted"))
+    assert member.hears(TWO, THREE) == [False, True]
+    member.do(RemoveNode(node_id=THREE, reason="its owner wants it back"))
+    assert member.hears(THREE) == [True], "a removal may be older than the word"
+    member.do(DenyNode(node_id=THREE))
+    assert member.hears(THREE) == [False]
+
+
+def test_a_state_that_takes_the_place_of_this_one_ends_words_for_those_that_it_keeps_out() -> None:
+    member = Member()
+    member.admit(1)
+    member.gate.vouch(ONE, 1_000, [TWO, THREE])
+    member.hive.do(DenyNode(node_id=TWO))
+    member.gate.applied((StateReplaced(index=member.applied),))
+    assert member.hears(TWO, THREE) == [False, True]
 
 
 def test_with_one_that_is_taken_out_goes_its_word_and_the_word_of_those_it_spoke_for() -> None:
