@@ -9,10 +9,18 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hivenode.errors import Code, HiveError
-from hivenode.transport.interceptors.turns import SLOW_KNOWN_MAX, SLOW_STRANGERS_MAX, TURNS_MAX, Turns
+from hivenode.transport.interceptors.turns import (
+    SLOW_KNOWN_MAX,
+    SLOW_STRANGERS_MAX,
+    TURNS_MAX,
+    USERS_TURNS_MAX,
+    Turns,
+)
 
 DEADLINE_S = 10.0
 SHORT_S = 0.01
+STEPS = 10
+"""Of the event loop, in which what waits for nothing has been read."""
 
 
 async def _read(turns: Turns, what: asyncio.Future[str], connection: str, *, client: str = "") -> str:
@@ -117,6 +125,64 @@ async def test_one_user_has_one_slow_place_and_another_the_other() -> None:
         mine.set_result("mine")
         anothers.set_result("another's")
         assert (await first, await third) == ("mine", "another's")
+
+
+async def _is_read_at_once(turns: Turns, connection: str) -> bool:
+    there: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    there.set_result("")
+    reading = asyncio.ensure_future(_read(turns, there, connection))
+    for _ in range(STEPS):
+        await asyncio.sleep(0)
+    at_once = reading.done()
+    async with asyncio.timeout(DEADLINE_S):
+        await reading
+    return at_once
+
+
+@asynccontextmanager
+async def _half_sent(turns: Turns, connection: str, count: int) -> AsyncIterator[None]:
+    """So many requests of one that never come."""
+    never = [
+        asyncio.ensure_future(_read(turns, asyncio.get_running_loop().create_future(), connection))
+        for _ in range(count)
+    ]
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        for task in never:
+            task.cancel()
+        await asyncio.gather(*never, return_exceptions=True)
+
+
+@pytest.mark.parametrize("turns_max", [USERS_TURNS_MAX, TURNS_MAX])
+async def test_one_that_half_sends_leaves_a_turn_to_others(turns_max: int) -> None:
+    turns = Turns(turns_max, SLOW_KNOWN_MAX)
+    assert await _is_read_at_once(turns, "good")
+    async with _half_sent(turns, "bad", 10 * turns_max):
+        assert await _is_read_at_once(turns, "good")
+        assert await _is_read_at_once(turns, "another")
+    async with _half_sent(turns, "bad", 10 * turns_max):
+        assert await _is_read_at_once(turns, "good"), "the turns of those that went are there again"
+
+
+async def test_one_that_is_alone_has_all_turns() -> None:
+    turns = Turns(USERS_TURNS_MAX, SLOW_KNOWN_MAX)
+    async with _half_sent(turns, "lone", USERS_TURNS_MAX - 1):
+        assert await _is_read_at_once(turns, "lone")
+
+
+async def test_one_that_has_had_its_share_ends_no_slow_request_of_another() -> None:
+    turns, loop = Turns(USERS_TURNS_MAX, 0), asyncio.get_running_loop()
+    slow, mine = loop.create_future(), loop.create_future()
+    another = asyncio.ensure_future(_read(turns, slow, "another"))
+    first = asyncio.ensure_future(_read(turns, mine, "me"))
+    async with _half_sent(turns, "me", 10):
+        with pytest.raises(HiveError):  # Late, as the other one is by then: it gives way to those behind it.
+            await first
+        assert not another.done()
+        slow.set_result("whole")
+        assert await another == "whole"
 
 
 async def test_who_comes_while_the_patience_with_another_runs_out_has_its_turn() -> None:
