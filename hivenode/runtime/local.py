@@ -479,7 +479,7 @@ class LocalNode:
             self.unheard_called.set()
 
     def vouched(self, told: MembersTold, by: NodeId) -> tuple[NodeId, ...]:
-        """Takes the word of one that takes part on who else does; those of them that were not heard here before."""
+        """Takes the word of one that takes part on who else does; those of them that are heard since."""
         gate = self._gate
         if gate is None or not gate.takes_part(by):
             return ()
@@ -487,7 +487,7 @@ class LocalNode:
         gate.vouch(by, told.index, (record.node_id for record in told.members))
         for record in unheard:
             self.note_address(PeerAddress(node_id=record.node_id, addresses=record.addresses))
-        return tuple(record.node_id for record in unheard)
+        return tuple(record.node_id for record in unheard if gate.takes_part(record.node_id))
 
     def believed_members(self) -> list[PeerAddress]:
         """The other nodes whose word on members counts here, and that can be asked; those in the configuration first."""

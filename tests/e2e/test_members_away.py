@@ -16,6 +16,10 @@ def _voters(daemon: Daemon) -> set[str]:
     return {member.node_id for member in daemon.answer().members if member.voter}
 
 
+def _members(daemon: Daemon) -> set[str]:
+    return {member.node_id for member in daemon.answer().members}
+
+
 def _takes_writes(daemon: Daemon) -> None:
     """Somebody registers, logs in and reads the balance."""
     assert User.new(daemon).balance() > 0
@@ -77,3 +81,28 @@ def test_a_member_that_was_away_follows_a_leader_that_it_never_met(tmp_path: Pat
         first.kill()
         _takes_writes(newcomer)
         made.daemons.remove(first)
+
+
+def test_a_member_that_was_away_follows_a_leader_that_was_revoked_and_let_in_again(tmp_path: Path) -> None:
+    with hive(tmp_path, 5, *WITHOUT_TASKS) as made:
+        first = made.leader()
+        going, leaving = (daemon for daemon in made.followers() if daemon.node_id in _voters(first))
+        answer(first, "revoke", going.node_id)
+        assert going.ended() == 0
+        wait_for("three vote again", lambda: len(_voters(first)) == 3 or None)
+        away = next(daemon for daemon in made.running if daemon.node_id not in _voters(first))
+        wait_for("it knows that one is out", lambda: None if going.node_id in _members(away) else True)
+        away.kill()
+        answer(first, "approve", going.node_id)
+        going.forget_all_but_its_key()
+        going.start()
+        wait_for("it is in again", lambda: going.node_id in _members(first) or None)
+        answer(first, "remove", leaving.node_id)
+        assert leaving.ended() == 0
+        made.daemons.remove(leaving)
+        wait_for("it votes again", lambda: going.node_id in _voters(first) or None)
+        answer(first, "transfer", going.node_id)
+        wait_for("it leads", lambda: True if made.leader() is going else None)
+        away.start()
+        agreed = going.answer().commit_index
+        wait_for("the one that was away follows it", lambda: away.status().applied_index >= agreed or None)

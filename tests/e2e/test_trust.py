@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,7 +108,7 @@ def test_a_revoked_voter_is_cut_off_at_once_and_the_rest_goes_on(tmp_path: Path)
         assert alice.at(staying[0]).balance() == GRANT_CPT
         # It comes back neither as the member that it was nor, with the same key, as another one.
         going.kill()
-        _forget_all_but_its_key(going)
+        going.forget_all_but_its_key()
         going.start()
         wait_for("the refusal", lambda: says(going, "kept out"))
         assert staying[0].status().nodes == 2
@@ -145,15 +144,9 @@ def test_a_machine_that_was_removed_is_kept_out_by_a_revocation_that_comes_after
         assert cluster(first, "revoke", going.node_id)["node_id"] == going.node_id
         cluster(first, "revoke", going.node_id[:10], wanted=4)
         going.kill()
-        _forget_all_but_its_key(going)
+        going.forget_all_but_its_key()
         going.start()
         wait_for("the refusal", lambda: says(going, "kept out"))
-
-
-def _forget_all_but_its_key(daemon: Daemon) -> None:
-    for path in daemon.data_dir.iterdir():
-        if path.name not in ("node.key", "node.pem"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _hears_of(daemon: Daemon, other: Daemon) -> None:

@@ -238,6 +238,11 @@ class Daemon:
         assert self.process is not None
         return self.process.wait(STOP_DEADLINE_S)
 
+    def forget_all_but_its_key(self) -> None:
+        for path in self.data_dir.iterdir():
+            if path.name not in ("node.key", "node.pem"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def redial(self) -> None:
         """The daemon began anew by itself: with free ports it listens elsewhere now."""
         self._close_channel()
