@@ -335,7 +335,7 @@ class Daemon:
             moves=self._move,
             desk=self._desk,
         )
-        self._accounts = HiveAccounts(self._local, self._local, identity, config)
+        self._accounts = HiveAccounts(self._local, self._local, identity, config, clock_ms=_clock_ms)
         self._claim_code = ClaimCode(path, identity, self._local.hive_id, _wall_ms)
         self._tasks = HiveTasks(
             agreement=self._local,
@@ -381,6 +381,7 @@ class Daemon:
             is_voter=self._local.may_hold_state,
             on_lan=is_on_lan,
             now_ms=_wall_ms,
+            clock_ms=_clock_ms,
             on_broken=self._supervisor.broken,
         )
 

@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 from hivenode.config import Config
@@ -72,9 +73,19 @@ class HiveAccounts:
         agreement, leadership: the hive as this node sees it.
         identity: signs the tokens that this node issues while it leads.
         config: rates and the length of a session.
+        clock_ms: monotonic, for the rates: who sets the clock of the wall gives nobody more tries, and takes none.
     """
 
-    def __init__(self, agreement: Agreement, leadership: Leadership, identity: Identity, config: Config) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        leadership: Leadership,
+        identity: Identity,
+        config: Config,
+        *,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._clock_ms = clock_ms
         self._agreement = agreement
         self._leadership = leadership
         self._signer = TokenSigner(identity)
@@ -100,7 +111,7 @@ class HiveAccounts:
         validation.check_email(email)
         origin = origin_key(caller.origin)
         self._count(self._registrations, caller)
-        self._registrations_of_all.take("", self._agreement.now_ms())
+        self._registrations_of_all.take("", self._clock_ms())
         password_hash = await self._passwords.hash(password, caller.deadline_s)
         reply = await self._agreement.propose(
             RegisterUser(username=username, password_hash=password_hash, email=email),
@@ -135,14 +146,14 @@ class HiveAccounts:
     def _count(self, limit: RateLimit, caller: Caller) -> None:
         """Counts for the caller's address, and for the worker that made it up or not. Raises RATE_LIMITED."""
         if caller.through:
-            limit.take(f"node:{caller.through}", self._agreement.now_ms())
-        limit.take(origin_key(caller.origin), self._agreement.now_ms())
+            limit.take(f"node:{caller.through}", self._clock_ms())
+        limit.take(origin_key(caller.origin), self._clock_ms())
 
     async def _checked(self, username: str, password: str, caller: Caller) -> UserRecord:
         """The user whose password this is. Raises INVALID_PASSWORD; RATE_LIMITED after too many wrong ones."""
         tries = derived("user", fold(username))
         # Counted before the check, so that many tries at once are no way round it; a right password is not counted.
-        self._wrong_passwords.take(tries, self._agreement.now_ms())
+        self._wrong_passwords.take(tries, self._clock_ms())
         user = queries.user(self._agreement.view(), username)
         known_hash = None if user is None else user.password_hash
         try:

@@ -477,7 +477,7 @@ class Agreement(Protocol):
         ...
 
     def now_ms(self) -> int:
-        """This node's wall clock, ms since 1970: for tokens and rate limits, never for agreed decisions."""
+        """This node's wall clock, ms since 1970: for tokens, never for agreed decisions."""
         ...
 
 

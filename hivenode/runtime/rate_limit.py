@@ -59,7 +59,7 @@ class RateLimit:
         self._by_fullness: SortedList[tuple[int, str]] = SortedList()
 
     def take(self, key: str, now_ms: int) -> None:
-        """Counts one at a time in ms; a clock that ran back fills nothing. Raises RATE_LIMITED."""
+        """Counts one at a monotonic time in ms; one that ran back fills nothing. Raises RATE_LIMITED."""
         now_us = now_ms * 1_000
         self._forget_full(now_us)
         missing_us = min(max(self._full_at_us.get(key, now_us) - now_us, 0), _MINUTE_US)

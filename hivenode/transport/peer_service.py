@@ -102,6 +102,8 @@ class PeerServer:
     """Serves PeerService.
 
     Args:
+        now_ms: wall clock, ms since 1970, for the expiry of node records.
+        clock_ms: monotonic, for rates.
         admits: whether a proven node of this hive is let into its inner calls.
         is_voter: whether such a node has voter right.
         on_lan: whether an IP address is of a network that this machine is in.
@@ -121,6 +123,7 @@ class PeerServer:
         leadership: Leadership,
         tickets: Tickets,
         now_ms: Callable[[], int],
+        clock_ms: Callable[[], int],
         admits: Callable[[NodeId], bool],
         is_voter: Callable[[NodeId], bool],
         on_lan: Callable[[str], bool],
@@ -136,6 +139,7 @@ class PeerServer:
         self._leadership = leadership
         self._tickets = tickets
         self._now_ms = now_ms
+        self._clock_ms = clock_ms
         self._admits = admits
         self._is_voter = is_voter
         self._on_lan = on_lan
@@ -361,7 +365,7 @@ class PeerServer:
     def _coming_in(self, context: Context) -> Iterator[None]:
         """Counts a machine of an address that is taken in; one that is refused does not count. Raises RATE_LIMITED."""
         origin = origin_key(origin_of(context.peer()))
-        self._joins.take(origin, self._now_ms())
+        self._joins.take(origin, self._clock_ms())
         try:
             yield
         except HiveError as error:

@@ -68,7 +68,8 @@ class ServedPorts:
         admits: whether a proven node of this hive is let into the inner peer calls.
         is_voter: whether such a node has voter right.
         on_lan: whether an IP address is of a network that this machine is in.
-        now_ms: wall clock, ms since 1970: for the expiry of node records and tickets.
+        now_ms: wall clock, ms since 1970: for the expiry of node records.
+        clock_ms: monotonic: for tickets and rates.
         on_broken: told of a broken invariant, which stops the daemon.
     """
 
@@ -89,6 +90,7 @@ class ServedPorts:
     is_voter: Callable[[NodeId], bool]
     on_lan: Callable[[str], bool]
     now_ms: Callable[[], int]
+    clock_ms: Callable[[], int]
     on_broken: Callable[[InvariantError], None]
 
 
@@ -115,7 +117,7 @@ class ApiServer:
         self._peer_listen = peer_listen
         self._insecure = insecure
         self._limits = limits
-        tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.now_ms, limits.origin_tickets)
+        tickets = self._tickets = Tickets(ports.leadership.hive_id, ports.clock_ms, limits.origin_tickets)
         self._admits = ports.admits
         self._is_voter = ports.is_voter
         self._node_calls = NodeCalls(ports.is_voter)
@@ -145,6 +147,7 @@ class ApiServer:
             leadership=ports.leadership,
             tickets=tickets,
             now_ms=ports.now_ms,
+            clock_ms=ports.clock_ms,
             admits=ports.admits,
             is_voter=ports.is_voter,
             on_lan=ports.on_lan,

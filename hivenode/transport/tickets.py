@@ -68,7 +68,7 @@ class Tickets:
 
     Args:
         hive_id: the hive that this node is in, empty for none.
-        now_ms: a clock that never runs back.
+        now_ms: monotonic, in ms.
         origin_tickets_max: tickets of one address.
     """
 

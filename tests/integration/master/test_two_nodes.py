@@ -26,9 +26,9 @@ async def hive(tmp_path: Path) -> AsyncIterator[Hive]:
 
 
 async def test_a_follower_serves_everything_of_a_task_that_the_leader_took(hive: Hive) -> None:
-    leader = HiveAccounts(hive.agreement, hive.agreement, LEADER, hive.config)
+    leader = HiveAccounts(hive.agreement, hive.agreement, LEADER, hive.config, clock_ms=hive.agreement.now_ms)
     replica = LocalReplica(hive.agreement.log)
-    follower = HiveAccounts(replica, replica, WORKER, hive.config)
+    follower = HiveAccounts(replica, replica, WORKER, hive.config, clock_ms=hive.agreement.now_ms)
     tasks = hive.rooms(replica, WORKER)
 
     await leader.register("ann", "secret", "", call())

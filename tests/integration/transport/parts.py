@@ -656,6 +656,7 @@ class Node:
             Self(identity=self.identity, record=self.ports.record, hive_id=self.ports.hive_id, now_ms=now_ms)
         )
         self.admitted = self.voter = self.on_lan = True
+        self.wall_ahead_ms = self.clock_ahead_ms = 0
         self.broken: list[InvariantError] = []
         self.server = self.make_server("127.0.0.1:0")
 
@@ -690,7 +691,8 @@ class Node:
             admits=lambda node: self.admitted,
             is_voter=lambda node: self.voter,
             on_lan=lambda address: self.on_lan,
-            now_ms=now_ms,
+            now_ms=lambda: now_ms() + self.wall_ahead_ms,
+            clock_ms=lambda: now_ms() + self.clock_ahead_ms,
             on_broken=self.broken.append,
         )
 

@@ -36,6 +36,7 @@ from hivenode.transport.metadata import SAID_ONCE
 from hivenode.transport.peer_link import SERVICE, Connection
 from hivenode.transport.peer_service import JOINS_PER_MINUTE_MAX
 from hivenode.transport.statuses import code_in
+from hivenode.transport.tickets import TICKET_LIFETIME_MS
 from tests.integration.transport.parts import DEADLINE_S, HIVE, Node, capabilities, nodes
 from tests.support.relay import relay
 
@@ -251,6 +252,16 @@ async def test_members_at_one_address_push_out_nobodys_ticket() -> None:
     async with nodes(5, limits=Limits(origin_tickets=2)) as (callee, *members):
         connections = [await member.peers.link_to(callee.address).connect(DEADLINE_S) for member in members]
         assert all([await _has_a_ticket_that_counts(it) for it in connections])
+
+
+@pytest.mark.parametrize("ahead_ms", [TICKET_LIFETIME_MS, -TICKET_LIFETIME_MS])
+async def test_a_clock_of_the_wall_that_is_set_neither_ends_a_ticket_nor_lengthens_it(ahead_ms: int) -> None:
+    async with nodes(2) as (callee, member):
+        connection = await member.peers.link_to(callee.address).connect(DEADLINE_S)
+        callee.wall_ahead_ms = ahead_ms
+        assert await _has_a_ticket_that_counts(connection)
+        callee.clock_ahead_ms = TICKET_LIFETIME_MS
+        assert not await _has_a_ticket_that_counts(connection)
 
 
 async def test_a_bad_hive_id_is_refused_with_a_good_ticket() -> None:

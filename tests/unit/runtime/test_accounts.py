@@ -31,6 +31,7 @@ from tests.support.local_agreement import GRANT, HIVE_ID, LocalAgreement, LocalR
 LEADER = Identity(nacl.signing.SigningKey(b"1" * 32))
 STRANGER = Identity(nacl.signing.SigningKey(b"2" * 32))
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 
 
 _keys = itertools.count()
@@ -54,7 +55,7 @@ async def hive() -> AsyncIterator[LocalAgreement]:
 
 @pytest.fixture
 async def accounts(hive: LocalAgreement, config: Config) -> AsyncIterator[HiveAccounts]:
-    made = HiveAccounts(hive, hive, LEADER, config)
+    made = HiveAccounts(hive, hive, LEADER, config, clock_ms=hive.now_ms)
     yield made
     await made.aclose()
 
@@ -62,7 +63,8 @@ async def accounts(hive: LocalAgreement, config: Config) -> AsyncIterator[HiveAc
 @pytest.fixture
 async def guarded(hive: LocalAgreement, tmp_path: Path) -> AsyncIterator[HiveAccounts]:
     """Those of a hive that takes two wrong passwords a minute, with ann among them."""
-    made = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2))
+    config = load_config(data_dir=tmp_path, wrong_passwords_per_minute_max=2)
+    made = HiveAccounts(hive, hive, LEADER, config, clock_ms=hive.now_ms)
     await made.register("ann", "secret", "", call())
     yield made
     await made.aclose()
@@ -189,7 +191,7 @@ async def test_passwords_are_hashed_off_the_loop_by_few_threads(monkeypatch: pyt
 
 async def test_registrations_and_logins_are_limited_by_address(hive: LocalAgreement, tmp_path: Path) -> None:
     config = load_config(data_dir=tmp_path, registrations_per_minute_max=1, logins_per_minute_max=2)
-    accounts = HiveAccounts(hive, hive, LEADER, config)
+    accounts = HiveAccounts(hive, hive, LEADER, config, clock_ms=hive.now_ms)
     await accounts.register("ann", "secret", "", call())
     assert await code_of(accounts.register("bob", "secret", "", call())) is Code.RATE_LIMITED
     await accounts.register("bob", "secret", "", call(origin="ip:10.0.0.2"))
@@ -205,9 +207,8 @@ async def test_registrations_and_logins_are_limited_by_address(hive: LocalAgreem
 async def test_a_worker_that_makes_up_addresses_registers_and_logs_in_no_more_than_one_address(
     hive: LocalAgreement, tmp_path: Path
 ) -> None:
-    accounts = HiveAccounts(
-        hive, hive, LEADER, load_config(data_dir=tmp_path, registrations_per_minute_max=1, logins_per_minute_max=1)
-    )
+    config = load_config(data_dir=tmp_path, registrations_per_minute_max=1, logins_per_minute_max=1)
+    accounts = HiveAccounts(hive, hive, LEADER, config, clock_ms=hive.now_ms)
     calls = (replace(call(origin=f"ip:10.0.1.{number}"), through="worker") for number in range(4))
     await accounts.register("ann", "secret", "", next(calls))
     assert await code_of(accounts.register("bob", "secret", "", next(calls))) is Code.RATE_LIMITED
@@ -218,12 +219,36 @@ async def test_a_worker_that_makes_up_addresses_registers_and_logs_in_no_more_th
 
 
 async def test_the_registrations_of_all_addresses_are_limited_together(hive: LocalAgreement, tmp_path: Path) -> None:
-    accounts = HiveAccounts(hive, hive, LEADER, load_config(data_dir=tmp_path, registrations_per_minute_max=1))
+    config = load_config(data_dir=tmp_path, registrations_per_minute_max=1)
+    accounts = HiveAccounts(hive, hive, LEADER, config, clock_ms=hive.now_ms)
     for number in range(REGISTERING_ADDRESSES):
         await accounts.register(f"u{number}", "secret", "", call(origin=f"ip:10.0.1.{number}"))
     assert await code_of(accounts.register("more", "secret", "", call(origin="ip:10.0.2.1"))) is Code.RATE_LIMITED
     hive.clock_ms += 60_000 // REGISTERING_ADDRESSES
     await accounts.register("more", "secret", "", call(origin="ip:10.0.2.2"))
+    await accounts.aclose()
+
+
+@pytest.mark.parametrize("moved_ms", [-HOUR_MS, HOUR_MS])
+async def test_a_clock_of_the_wall_that_is_set_gives_no_tries_and_takes_none(
+    hive: LocalAgreement, tmp_path: Path, moved_ms: int
+) -> None:
+    config = load_config(
+        data_dir=tmp_path,
+        registrations_per_minute_max=2,
+        logins_per_minute_max=4,
+        wrong_passwords_per_minute_max=1,
+    )
+    accounts = HiveAccounts(hive, hive, LEADER, config, clock_ms=lambda: 0)
+    await accounts.register("ann", "secret", "", call())
+    await accounts.login("ann", "secret", call())
+    assert await code_of(accounts.login("ann", "wrong", call())) is Code.INVALID_PASSWORD
+    hive.clock_ms += moved_ms
+    assert await code_of(accounts.login("ann", "secret", call())) is Code.RATE_LIMITED
+    await accounts.register("bob", "secret", "", call())
+    assert await code_of(accounts.register("carl", "secret", "", call())) is Code.RATE_LIMITED
+    await accounts.login("bob", "secret", call())
+    assert await code_of(accounts.login("bob", "secret", call())) is Code.RATE_LIMITED
     await accounts.aclose()
 
 
@@ -433,7 +458,7 @@ async def test_a_follower_that_lags_looks_again_after_one_barrier(
     hive: LocalAgreement, config: Config, token: str
 ) -> None:
     replica = LocalReplica(hive.log)
-    follower = HiveAccounts(replica, replica, STRANGER, config)
+    follower = HiveAccounts(replica, replica, STRANGER, config, clock_ms=hive.now_ms)
     assert (await follower.authenticate(token)).username == "Ann"
     assert replica.barriers == 1
     assert (await follower.authenticate(token)).username == "Ann"
