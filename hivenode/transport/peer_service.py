@@ -23,6 +23,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
+import structlog
 
 from hivenode.consensus import MemberId
 from hivenode.encoding.canonical import DecodeError
@@ -63,7 +64,7 @@ from hivenode.transport.peer_link import CALLER, GOODBYE, SERVICE, callee_purpos
 from hivenode.transport.receptions import DOWNLOADS_MAX, Receptions, answers
 from hivenode.transport.services.cluster import pending_node
 from hivenode.transport.statuses import SUCCESS_METADATA
-from hivenode.transport.tickets import Tickets
+from hivenode.transport.tickets import TicketExpiredError, Tickets
 
 JOIN_TIMEOUT_S: Final = 20.0
 """A join commits a command and perhaps waits for an election."""
@@ -79,6 +80,8 @@ NAMED_CODES: Final = frozenset(
     {Code.PEER_REJECTED, Code.PERMISSION_DENIED, Code.NOT_A_MEMBER, Code.INVALID_ARGUMENT, Code.NODE_REMOVED}
 )
 """What a peer that keeps to the protocol is hardly ever answered; who hears it is named in the log."""
+
+_log = structlog.get_logger(__name__)
 
 ForwardJoin = Callable[[PeerAddress, str, SignedNodeRecord, float, JoinClaim, int], Awaitable[JoinOffer]]
 """(leader, hive id, record, deadline in seconds, claim, hops) → the leader's offer."""
@@ -218,7 +221,9 @@ class PeerServer:
 
     async def _refuse(self, context: Context, what: str, error: Exception) -> None:
         refusal = error_for(what, error, self._on_broken)
-        if refusal.code in NAMED_CODES:
+        if isinstance(refusal, TicketExpiredError):
+            _log.debug("a ticket has expired", node=refusal.caller, what=what.strip("_"))
+        elif refusal.code in NAMED_CODES:
             refusals = self._strangers_refusals
             try:
                 caller = str(node := self._proven(context))

@@ -63,6 +63,14 @@ class _Ticket:
     expires_ms: int
 
 
+class TicketExpiredError(HiveError):
+    """A ticket that this process gave is an hour old: nothing is wrong with who holds it."""
+
+    def __init__(self, caller: NodeId) -> None:
+        super().__init__(Code.PEER_REJECTED, "the ticket has expired: prove yourself again")
+        self.caller: Final = caller
+
+
 class Tickets:
     """Challenges and tickets of one daemon; they die with it. See the module.
 
@@ -142,11 +150,11 @@ class Tickets:
             self._end(ticket)
 
     def holder(self, ticket: str) -> NodeId:
-        """Who holds a ticket. Raises PEER_REJECTED."""
+        """Who holds a ticket. Raises PEER_REJECTED; TicketExpiredError until newer tickets have taken the place of that one."""
         found = self._tickets.get(ticket)
-        if found is None or found.expires_ms <= self._now_ms():
-            if found is not None:
-                self._end(ticket)
+        if found is not None and found.expires_ms <= self._now_ms():
+            raise TicketExpiredError(found.caller)
+        if found is None:
             raise HiveError(Code.PEER_REJECTED, "the ticket is not known here: prove yourself again")
         return found.caller
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from hivenode.consensus import Heartbeat, MemberId
 from hivenode.encoding.node_record import NodeId, handshake_message
@@ -262,6 +263,18 @@ async def test_a_clock_of_the_wall_that_is_set_neither_ends_a_ticket_nor_lengthe
         assert await _has_a_ticket_that_counts(connection)
         callee.clock_ahead_ms = TICKET_LIFETIME_MS
         assert not await _has_a_ticket_that_counts(connection)
+
+
+async def test_a_ticket_that_has_merely_expired_is_worth_no_warning_and_one_that_nobody_gave_is() -> None:
+    async with nodes(2) as (callee, member):
+        connection = await member.peers.link_to(callee.address).connect(DEADLINE_S)
+        callee.clock_ahead_ms = TICKET_LIFETIME_MS
+        with capture_logs() as logs:
+            assert [await _has_a_ticket_that_counts(connection) for _ in range(2)] == [False, False]
+            assert [line["event"] for line in logs if line["log_level"] == "warning"] == []
+            connection.renew("x" * 43, HIVE)
+            assert not await _has_a_ticket_that_counts(connection)
+        assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["refused a node"]
 
 
 async def test_a_bad_hive_id_is_refused_with_a_good_ticket() -> None:
