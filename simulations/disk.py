@@ -247,7 +247,7 @@ class StateView(MemoryView):
     def get(self, key: bytes) -> bytes | None:
         if self.rotten and key in self.rotten:
             return unseal(key, self.rotten[key])
-        return super().get(key)
+        return self._rows.get(key)
 
     def scan(self, prefix: bytes, *, after: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         for key, value in super().scan(prefix, after=after, reverse=reverse):
@@ -255,7 +255,8 @@ class StateView(MemoryView):
 
     def put(self, key: bytes, value: bytes) -> None:
         super().put(key, value)
-        self.rotten.pop(key, None)
+        if self.rotten:
+            self.rotten.pop(key, None)
         self.dirty[key] = self._touched[key] = value
 
     def delete(self, key: bytes) -> None:
@@ -347,8 +348,10 @@ class StateDisk:
         self._undo = None
 
     def _put(self, rows: dict[bytes, bytes | None]) -> None:
+        if self.rotten:
+            for key in rows:
+                self.rotten.pop(key, None)
         for key, value in rows.items():
-            self.rotten.pop(key, None)
             if value is None:
                 self.rows.pop(key, None)
             else:

@@ -236,18 +236,21 @@ class Replica:
         if self._running:
             return
         self._running = True
-        raw, clock = self.raw, self._node.clock
+        raw = self.raw
+        # Time stands still until this is done.
+        now_ms = self._node.clock.monotonic_ms()
         while True:
             if self._writing is None and self._disk.log.snapshot_wanted and not self._copying:
                 self._make_snapshot()
-            raw.tick(clock.monotonic_ms())
+            raw.tick(now_ms)
             if self._messages:
-                self._take_messages()
+                self._take_messages(now_ms)
             self._take_inbox()
             if self._writing is not None:
                 self._go_on_meanwhile(self._writing)
                 break
-            self._step_fetched()
+            if self._fetched is not None:
+                self._step_fetched(self._fetched)
             if raw.has_ready():
                 self._carry_out(raw.ready())
             elif self._must_campaign:
@@ -268,10 +271,11 @@ class Replica:
     def _arm(self) -> None:
         """One timer is out at a time; one that comes too early looks again."""
         deadline_ms = self.raw.next_deadline()
-        if self._copies.deadline_ms is not None:
-            deadline_ms = min(deadline_ms, self._copies.deadline_ms)
-        if self._node.clock.monotonic_ms() < self._stalls_at_ms:
-            deadline_ms = min(deadline_ms, self._stalls_at_ms)
+        copies_ms = self._copies.deadline_ms
+        if copies_ms is not None and copies_ms < deadline_ms:
+            deadline_ms = copies_ms
+        if self._stalls_at_ms < deadline_ms and self._node.clock.monotonic_ms() < self._stalls_at_ms:
+            deadline_ms = self._stalls_at_ms
         # Most messages move no deadline, or a later one; the timer that is out looks again then.
         armed = self._timer_us > self._engine.now_us
         if deadline_ms >= NEVER_MS or (armed and self._timer_ms <= deadline_ms):
@@ -285,8 +289,7 @@ class Replica:
             self._timer_us = 0
             self.wake()
 
-    def _take_messages(self) -> None:
-        now_ms = self._node.clock.monotonic_ms()
+    def _take_messages(self, now_ms: int) -> None:
         heard = self._copies.heard if self.leads else None
         while self._messages:
             message = self._messages.popleft()
@@ -310,10 +313,10 @@ class Replica:
             self._reads = []
             self._ask_core(reads)
 
-    def _step_fetched(self) -> None:
-        if self._fetched is not None and not self._fetched.stepped:
-            self._fetched.stepped = True
-            self.raw.step(self._fetched.offer)
+    def _step_fetched(self, fetched: _Fetched) -> None:
+        if not fetched.stepped:
+            fetched.stepped = True
+            self.raw.step(fetched.offer)
 
     def _append(self, proposal: _Proposal) -> None:
         if proposal.done is None:

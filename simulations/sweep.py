@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from simulations.quick_records import quicken
 from simulations.run import Plan, Result, run
 
 GARBAGE_THRESHOLDS: Final = (100_000, 50, 50)
@@ -19,6 +20,7 @@ GARBAGE_THRESHOLDS: Final = (100_000, 50, 50)
 def _begin(niceness: int) -> None:
     os.nice(niceness)
     spare_garbage()
+    quicken()
 
 
 def spare_garbage() -> None:

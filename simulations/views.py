@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator
+from typing import Final
 
 from sortedcontainers import SortedDict
+
+_LENGTHS: Final = struct.Struct(">QQ")
 
 
 def _prefix_end(prefix: bytes) -> bytes | None:
@@ -72,7 +76,7 @@ class MemoryView:
 
     def digest(self) -> bytes:
         """SHA-256 over all pairs, each with its lengths, so that two equal states and no others have the same."""
-        digest = hashlib.sha256()
+        parts: list[bytes] = []
         for key, value in self._rows.items():
-            digest.update(len(key).to_bytes(8, "big") + key + len(value).to_bytes(8, "big") + value)
-        return digest.digest()
+            parts += (_LENGTHS.pack(len(key), len(value)), key, value)
+        return hashlib.sha256(b"".join(parts)).digest()

@@ -254,7 +254,7 @@ class World:
         """The leader of the highest term among those that run."""
         hive_id = self.main_hive()
         leading = [
-            (node.replica.status().term, node.name)
+            (node.replica.raw.term, node.name)
             for node in self.alive()
             if node.replica is not None
             and node.replica.role is Role.LEADER

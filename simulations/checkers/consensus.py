@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from hivenode.consensus import Entry, LogView, MemberId
-from simulations.checkers.violation import demand
+from simulations.checkers.violation import Violation, demand
 
 
 class ConsensusChecker:
@@ -85,5 +85,6 @@ class ConsensusChecker:
             self._committed_by[known:] = [self._highest_term]
             return True
         there = self.committed[entry.index - 1]
-        demand(there == entry, f"{name} applied another entry {entry.index}: term {entry.term}, not {there.term}")
+        if there is not entry and there != entry:
+            raise Violation(f"{name} applied another entry {entry.index}: term {entry.term}, not {there.term}")
         return False

@@ -31,6 +31,10 @@ class RevokedChecker:
         """Whether anybody was ever revoked."""
         return bool(self._said)
 
+    def concerns(self, node_id: NodeId) -> bool:
+        """Whether a machine was ever revoked."""
+        return node_id in self._said
+
     def agreed(self, index: int, command: Any) -> None:
         """A command was accepted."""
         match command:

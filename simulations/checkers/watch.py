@@ -60,9 +60,11 @@ class Watch:
 
     def heard(self, node: Node, member: MemberId, applied_index: int) -> None:
         """A replica takes a message of the core; what a member whose memory went wrong does shows nothing."""
-        if self.agreed.revoked.any and not (node.tainted or node.is_rotten):
+        revoked = self.agreed.revoked
+        if revoked.any:
             source = node.world.node_of(member)
-            self.agreed.revoked.heard(node.name, source, node.world.names[source], applied_index)
+            if revoked.concerns(source) and not (node.tainted or node.is_rotten):
+                revoked.heard(node.name, source, node.world.names[source], applied_index)
 
     def acknowledged(self, node: Node, entry: Entry, copies: int) -> None:
         self.copies.acknowledged(node, entry, copies)
