@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, unique
+from functools import lru_cache
 from typing import Final, NewType, TypeAlias
 
 from hivenode.encoding.canonical import DecodeError, encode
@@ -21,6 +22,8 @@ NodeId = NewType("NodeId", str)
 """26 characters of base32: 130 bits of the hash of the node's public key."""
 
 NODE_ID_CHARACTERS: Final = 26
+KEPT_IDS: Final = 4_096
+"""More than a hive has nodes."""
 FINGERPRINT_BYTES: Final = 32
 """SHA-256 of a certificate."""
 RECORD_DOMAIN: Final = b"hivenode node record v1\0"
@@ -124,7 +127,12 @@ class SignedNodeRecord(Record):
 
 def node_id_of(public_key: bytes) -> NodeId:
     """The id of the node that has this Ed25519 public key (32 bytes)."""
-    digest = hashlib.sha256(b"hivenode node id v1\0" + public_key).digest()
+    return _id_of_digest(hashlib.sha256(b"hivenode node id v1\0" + public_key).digest())
+
+
+@lru_cache(KEPT_IDS)
+def _id_of_digest(digest: bytes) -> NodeId:
+    # The same nodes' records are opened again and again, and to write base32 takes several times as long as to hash.
     return NodeId(base64.b32encode(digest).decode("ascii").lower()[:NODE_ID_CHARACTERS])
 
 
