@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
 from collections.abc import Iterator
 
+import psutil
 import pytest
+
+from hivenode.transport.connection_shares import is_loopback
 
 
 def require(condition: bool, what: str) -> None:
@@ -17,6 +21,14 @@ def require(condition: bool, what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"this machine lacks {what}")
     pytest.skip(f"this machine lacks {what}")
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback; who comes from it is another machine to a daemon."""
+    told = [one.address for of_one in psutil.net_if_addrs().values() for one in of_one if one.family == socket.AF_INET]
+    found = [address for address in told if not is_loopback(address)]
+    require(bool(found), "an IPv4 address that is not loopback")
+    return found[0]
 
 
 @contextlib.contextmanager

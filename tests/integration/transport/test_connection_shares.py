@@ -10,15 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
-import psutil
 import pytest
 
 from hivenode.config import split_address
-from hivenode.transport.connection_shares import ConnectionShares, is_loopback
+from hivenode.transport.connection_shares import ConnectionShares
 from hivenode.transport.limits import ORIGIN_CONNECTIONS_SHARE, Limits
 from tests.integration.transport.parts import DEADLINE_S, nodes
 from tests.support.http2 import Http2, http2
-from tests.support.parts import require
+from tests.support.parts import own_address
 
 CONNECTIONS = 40
 SHARE = CONNECTIONS // ORIGIN_CONNECTIONS_SHARE
@@ -64,16 +63,8 @@ async def test_the_newest_connections_of_an_address_that_has_more_than_its_share
         await asyncio.wait(closed)
 
 
-def _own_address() -> str:
-    """An address of this machine that is not loopback."""
-    told = [one.address for of_one in psutil.net_if_addrs().values() for one in of_one if one.family == socket.AF_INET]
-    found = [address for address in told if not is_loopback(address)]
-    require(bool(found), "an IPv4 address that is not loopback")
-    return found[0]
-
-
 async def test_an_api_served_to_other_machines_has_a_share_for_each_and_none_for_its_own() -> None:
-    other_machine = _own_address()
+    other_machine = own_address()
     async with (
         nodes(1, limits=Limits(connections=CONNECTIONS)) as (node,),
         AsyncExitStack() as connections,
@@ -178,7 +169,7 @@ async def test_plain_text_is_looked_at_as_soon_as_the_other_port_after_something
     """Else who opens a connection for each that is closed keeps others out: they find room once a second alone."""
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
-        untold, told = _Listening(stack, _own_address()), _Listening(stack, HERE)
+        untold, told = _Listening(stack, own_address()), _Listening(stack, HERE)
         untold_watch, told_watch = ConnectionShares(1, plain=True), ConnectionShares(1)
         for watch, listening in ((untold_watch, untold), (told_watch, told)):
             stack.callback(watch.stop)
