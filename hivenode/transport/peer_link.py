@@ -184,12 +184,19 @@ async def _meet_pinned(me: Self, address: str, der: bytes, deadline_s: float) ->
 
 
 async def challenge(
-    channel: grpc.aio.Channel, me: Self, address: str, certificate_sha256: bytes, deadline_s: float
+    channel: grpc.aio.Channel,
+    me: Self,
+    address: str,
+    certificate_sha256: bytes,
+    deadline_s: float,
+    *,
+    metadata: tuple[tuple[str, str], ...] = (),
 ) -> tuple[Introduction, bytes]:
     """Asks who answers. Returns the introduction, its author proven, and the callee's nonce.
 
     Args:
         certificate_sha256: of the certificate that the channel is pinned to.
+        metadata: with an old ticket, by which a member waits for no stranger.
 
     Raises:
         HiveError: NODE_OFFLINE when nobody answers, PEER_REJECTED when the answer does not hold.
@@ -200,7 +207,7 @@ async def challenge(
     )
     invoke: Any = channel.unary_unary(SERVICE + "Challenge", None, hive_pb2.ChallengeResponse.FromString)
     try:
-        answer = await invoke(request.SerializeToString(), timeout=deadline_s)
+        answer = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
     introduction = read_answer(
@@ -266,9 +273,18 @@ def read_answer(
 
 
 async def prove(
-    channel: grpc.aio.Channel, me: Self, callee: NodeRecord, nonce: bytes, deadline_s: float
+    channel: grpc.aio.Channel,
+    me: Self,
+    callee: NodeRecord,
+    nonce: bytes,
+    deadline_s: float,
+    *,
+    metadata: tuple[tuple[str, str], ...] = (),
 ) -> tuple[str, str]:
-    """Proves this node to a callee. Returns the ticket and the hive id that it stands for. Raises PEER_REJECTED, WRONG_HIVE."""
+    """Proves this node to a callee. Returns the ticket and the hive id that it stands for. Raises PEER_REJECTED, WRONG_HIVE.
+
+    `metadata` as of `challenge`.
+    """
     hive_id = me.hive_id()
     message = handshake_message(
         nonce=nonce,
@@ -286,7 +302,8 @@ async def prove(
     )
     invoke: Any = channel.unary_unary(SERVICE + "Prove", None, hive_pb2.ProveResponse.FromString)
     try:
-        return (await invoke(request.SerializeToString(), timeout=deadline_s)).ticket, hive_id
+        answer = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
+        return answer.ticket, hive_id
     except grpc.aio.AioRpcError as error:
         raise error_of(error, str(callee.node_id)) from error
 
@@ -342,22 +359,34 @@ class PeerLink:
         if current is not None and not current.proven_in(self._me.hive_id()):
             try:
                 introduction, nonce = await challenge(
-                    current.channel, self._me, current.address, current.certificate_sha256, DIAL_TIMEOUT_S
+                    current.channel,
+                    self._me,
+                    current.address,
+                    current.certificate_sha256,
+                    DIAL_TIMEOUT_S,
+                    metadata=current.metadata,
                 )
-                current.renew(*await self._prove(current.channel, current.address, introduction, nonce))
+                current.renew(
+                    *await self._prove(current.channel, current.address, introduction, nonce, current.metadata)
+                )
             except HiveError:
                 self.drop(current)
                 return None
         return current
 
     async def _prove(
-        self, channel: grpc.aio.Channel, address: str, introduction: Introduction, nonce: bytes
+        self,
+        channel: grpc.aio.Channel,
+        address: str,
+        introduction: Introduction,
+        nonce: bytes,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> tuple[str, str]:
         """This node's proof to the one that answered; the ticket and the hive id that it counts in."""
         callee = introduction.record
         if callee.node_id != self.node_id:
             raise HiveError(Code.PEER_REJECTED, f"{address} is {callee.node_id}, not {self.node_id}")
-        return await prove(channel, self._me, callee, nonce, DIAL_TIMEOUT_S)
+        return await prove(channel, self._me, callee, nonce, DIAL_TIMEOUT_S, metadata=metadata)
 
     async def _dial(self) -> Connection:
         now = asyncio.get_running_loop().time()

@@ -48,7 +48,7 @@ from hivenode.transport.services.cluster import ClusterHandlers
 from hivenode.transport.services.nodes import NodeHandlers
 from hivenode.transport.services.tasks import TaskHandlers
 from hivenode.transport.services.users import UserHandlers
-from hivenode.transport.tickets import Tickets
+from hivenode.transport.tickets import TicketExpiredError, Tickets
 from hivenode.transport.tls import server_credentials
 
 API_SERVICES: Final = tuple(
@@ -163,6 +163,7 @@ class ApiServer:
             prove=self._router.prove,
             user_here=self._router.user_here,
             member_of=self._member_of,
+            lapsed_member_of=self._lapsed_member_of,
             is_voter=ports.is_voter,
             node_calls=self._node_calls,
             limits=limits,
@@ -182,6 +183,16 @@ class ApiServer:
         except HiveError:
             return None
         return holder if self._admits(holder) else None
+
+    def _lapsed_member_of(self, context: Context) -> NodeId | None:
+        """The member whose ticket, merely expired, a call shows."""
+        try:
+            self._tickets.holder(value_of(context.invocation_metadata(), PEER_TICKET))
+        except TicketExpiredError as error:
+            return error.caller if self._admits(error.caller) else None
+        except HiveError:
+            pass
+        return None
 
     def _check_peer(self, ticket: str, hive_id: str) -> tuple[NodeId, bool]:
         """The member of this hive that forwards a call, and whether it has voter right."""

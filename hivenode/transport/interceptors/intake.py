@@ -13,8 +13,8 @@ after a look at who calls and what the method can need.
 
 Rules
 - Few requests are read at once, by turns (`turns.py`), and few streams of a user's (`receptions.py`). Requests of users whose
-  session is known before they are read have turns of their own, and so have the small ones of members and of their users. A
-  member with voter right has read its users' so itself, and waits for neither.
+  session is known before they are read have turns of their own, and so have the small ones of members and of their users, also
+  with a ticket that has expired. A member with voter right has read its users' so itself, and waits for neither.
 - A streamed answer holds some of its pieces for as long as its caller takes them, so a user has so many of them, by method.
 - What has been read counts against `HELD_BYTES_MAX` until its call has ended, and a large answer until it was taken; one client
   may have half of it.
@@ -100,6 +100,7 @@ class Intake(grpc.aio.ServerInterceptor):
         prove: who calls, for `large` and `uploads`.
         user_here: who calls, as far as this node knows.
         member_of: the proven member that makes a call; None for everybody else.
+        lapsed_member_of: the member whose ticket, merely expired, a call shows; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
         limits: what is allowed at the most.
@@ -115,6 +116,7 @@ class Intake(grpc.aio.ServerInterceptor):
         prove: Prove,
         user_here: Callable[[Context], Awaitable[str]],
         member_of: Callable[[Context], NodeId | None],
+        lapsed_member_of: Callable[[Context], NodeId | None],
         is_voter: Callable[[NodeId], bool],
         node_calls: NodeCalls,
         limits: Limits,
@@ -132,6 +134,7 @@ class Intake(grpc.aio.ServerInterceptor):
         self._prove = prove
         self._user_here = user_here
         self._member_of = member_of
+        self._lapsed_member_of = lapsed_member_of
         self._is_voter = is_voter
         self._node_calls = node_calls
         self._limits = limits
@@ -371,9 +374,13 @@ class Intake(grpc.aio.ServerInterceptor):
             user: whose session was shown; empty when none was.
         """
         member = self._member_of(context)
+        is_from_voter = member is not None and self._is_voter(member)
+        if member is None:
+            # Its old ticket is good for this turn alone: what it asks is refused, and then it proves itself again.
+            member = self._lapsed_member_of(context)
         patience_s = self._limits.large_patience_s if large else self._limits.small_patience_s
         data: Any
-        if member is not None and self._is_voter(member):
+        if is_from_voter:
             data = await context.read()
         elif member is not None and not large:
             data = await self._members_turns.read(context.read, connection=member, client=member, patience_s=patience_s)

@@ -27,6 +27,7 @@ from hivenode.transport.limits import SMALL_PATIENCE_S, Limits
 from hivenode.transport.metadata import PEER_TICKET
 from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX
 from hivenode.transport.routing import ROUTES, Shape
+from hivenode.transport.tickets import TICKET_LIFETIME_MS
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, capabilities, nodes, stored
 from tests.security.half_sent import half_sent
@@ -165,6 +166,15 @@ async def test_strangers_together_leave_room_for_members(world: World, client: C
 @pytest.mark.parametrize("ticket", ["", "x" * 43], ids=["no ticket", "a ticket that nobody gave"])
 async def test_a_worker_waits_for_no_request_of_a_stranger(world: World, ticket: str) -> None:
     """In one queue with them it would be read after each of them was waited for."""
+    await _a_worker_reports_beside_strangers(world, ticket)
+
+
+async def test_a_worker_whose_ticket_has_expired_proves_itself_again_beside_strangers(world: World) -> None:
+    """The old ticket is good for a turn among members, and for nothing else."""
+    await _a_worker_reports_beside_strangers(world, "", later_ms=TICKET_LIFETIME_MS)
+
+
+async def _a_worker_reports_beside_strangers(world: World, ticket: str, *, later_ms: int = 0) -> None:
     async with nodes(2, world) as (worker, callee), AsyncExitStack() as stack:
         callee.voter = False
         link = await worker.peers.open_worker_link(callee.address)
@@ -181,6 +191,7 @@ async def test_a_worker_waits_for_no_request_of_a_stranger(world: World, ticket:
         stack.callback(lambda: [each.cancel() for each in refused])
         async with asyncio.timeout(ANSWER_S):
             await asyncio.wait(refused, return_when=asyncio.FIRST_COMPLETED)  # So there is a queue.
+            callee.clock_ahead_ms = later_ms
             heartbeat = WorkerHeartbeat(cpu_percent=3, memory_percent=4)
             await link.send(heartbeat)
             assert await session.events.get() == heartbeat
