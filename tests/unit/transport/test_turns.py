@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -77,22 +77,30 @@ async def test_turns_go_round_by_connection() -> None:
 
 
 @asynccontextmanager
-async def _crowd(turns: Turns) -> AsyncIterator[None]:
-    """Strangers whose requests never come; when the block begins, most of them were told to go."""
+async def _half_sent(turns: Turns, connections: Iterable[str]) -> AsyncIterator[Sequence[asyncio.Future[str]]]:
+    """A request on each of these that never comes; they are told to go when the block ends."""
     never = [
-        asyncio.ensure_future(_read(turns, asyncio.get_running_loop().create_future(), f"bad{number}"))
-        for number in range(20)
+        asyncio.ensure_future(_read(turns, asyncio.get_running_loop().create_future(), connection))
+        for connection in connections
     ]
-    gone: set[asyncio.Future[str]] = set()
+    await asyncio.sleep(0)
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            while len(gone) < 10:  # All are told to go but those that got a place, or the last turns.
-                gone |= (await asyncio.wait(set(never) - gone, return_when=asyncio.FIRST_COMPLETED))[0]
-        yield
+        yield never
     finally:
         for task in never:
             task.cancel()
         await asyncio.gather(*never, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _crowd(turns: Turns) -> AsyncIterator[None]:
+    """Strangers whose requests never come; when the block begins, most of them were told to go."""
+    async with _half_sent(turns, (f"bad{number}" for number in range(20))) as never:
+        gone: set[asyncio.Future[str]] = set()
+        async with asyncio.timeout(DEADLINE_S):
+            while len(gone) < 10:  # All are told to go but those that got a place, or the last turns.
+                gone |= (await asyncio.wait(set(never) - gone, return_when=asyncio.FIRST_COMPLETED))[0]
+        yield
 
 
 @pytest.mark.parametrize("places", [SLOW_STRANGERS_MAX, SLOW_KNOWN_MAX])
@@ -139,36 +147,20 @@ async def _is_read_at_once(turns: Turns, connection: str) -> bool:
     return at_once
 
 
-@asynccontextmanager
-async def _half_sent(turns: Turns, connection: str, count: int) -> AsyncIterator[None]:
-    """So many requests of one that never come."""
-    never = [
-        asyncio.ensure_future(_read(turns, asyncio.get_running_loop().create_future(), connection))
-        for _ in range(count)
-    ]
-    await asyncio.sleep(0)
-    try:
-        yield
-    finally:
-        for task in never:
-            task.cancel()
-        await asyncio.gather(*never, return_exceptions=True)
-
-
 @pytest.mark.parametrize("turns_max", [USERS_TURNS_MAX, TURNS_MAX])
 async def test_one_that_half_sends_leaves_a_turn_to_others(turns_max: int) -> None:
     turns = Turns(turns_max, SLOW_KNOWN_MAX)
     assert await _is_read_at_once(turns, "good")
-    async with _half_sent(turns, "bad", 10 * turns_max):
+    async with _half_sent(turns, ["bad"] * (10 * turns_max)):
         assert await _is_read_at_once(turns, "good")
         assert await _is_read_at_once(turns, "another")
-    async with _half_sent(turns, "bad", 10 * turns_max):
+    async with _half_sent(turns, ["bad"] * (10 * turns_max)):
         assert await _is_read_at_once(turns, "good"), "the turns of those that went are there again"
 
 
 async def test_one_that_is_alone_has_all_turns() -> None:
     turns = Turns(USERS_TURNS_MAX, SLOW_KNOWN_MAX)
-    async with _half_sent(turns, "lone", USERS_TURNS_MAX - 1):
+    async with _half_sent(turns, ["lone"] * (USERS_TURNS_MAX - 1)):
         assert await _is_read_at_once(turns, "lone")
 
 
@@ -177,7 +169,7 @@ async def test_one_that_has_had_its_share_ends_no_slow_request_of_another() -> N
     slow, mine = loop.create_future(), loop.create_future()
     another = asyncio.ensure_future(_read(turns, slow, "another"))
     first = asyncio.ensure_future(_read(turns, mine, "me"))
-    async with _half_sent(turns, "me", 10):
+    async with _half_sent(turns, ["me"] * 10):
         with pytest.raises(HiveError):  # Late, as the other one is by then: it gives way to those behind it.
             await first
         assert not another.done()
