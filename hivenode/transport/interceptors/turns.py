@@ -73,7 +73,7 @@ class Turns:
         self._share = max(turns_max - 1, 1)
         self._slow_max = slow_max
         self._having: Counter[str] = Counter()
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
         self._overdue: deque[_Reading] = deque()
         self._slow: set[str] = set()
         self._last = self._last_other = ("", -COMPANY_S)  # Who asked last, who was the last one but that, and when.
@@ -129,7 +129,7 @@ class Turns:
 
     async def _turn(self, connection: str) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(connection, deque()).append(turn)
+        self._waiting.setdefault(connection, OrderedDict())[turn] = None
         self._give_on()
         if not turn.done():
             late = next((reading for reading in self._overdue if self._next(reading.connection) is not None), None)
@@ -140,7 +140,16 @@ class Turns:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._give_back(connection)
+            else:
+                self._forget(connection, turn)
             raise
+
+    def _forget(self, connection: str, turn: asyncio.Future[None]) -> None:
+        """One waits no longer, or a late reading would give way to it. It may have been passed over this moment."""
+        turns = self._waiting.get(connection, OrderedDict())
+        turns.pop(turn, None)
+        if not turns:
+            self._waiting.pop(connection, None)
 
     def _next(self, freed: str = "") -> str | None:
         """Who has the next turn, if `freed` had one less: of those whose share allows it the one whose last was longest ago."""
@@ -154,10 +163,10 @@ class Turns:
         self._give_on()
 
     def _give_on(self) -> None:
-        """Gives the free turns to those that may have them; those that wait no longer are passed over."""
+        """Gives the free turns to those that may have them; those that were told to go this moment are passed over."""
         while self._free and (connection := self._next()) is not None:
             turns = self._waiting.pop(connection)
-            turn = turns.popleft()
+            turn, _ = turns.popitem(last=False)
             if turns:
                 self._waiting[connection] = turns
             if not turn.done():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,15 +12,22 @@ import pytest
 
 from hivenode.errors import Code, HiveError
 from hivenode.transport.interceptors.turns import (
+    PROMPT_S,
     SLOW_KNOWN_MAX,
     SLOW_STRANGERS_MAX,
     TURNS_MAX,
     USERS_TURNS_MAX,
     Turns,
 )
+from tests.support import virtual_loop
 
 DEADLINE_S = 10.0
 SHORT_S = 0.01
+PRECISION_S = 1e-6
+SEEDS = 60
+CALLS = 40
+BREAK = range(0, CALLS, 10)
+"""The calls whose connections break."""
 STEPS = 10
 """Of the event loop, in which what waits for nothing has been read."""
 
@@ -200,3 +209,99 @@ async def test_who_comes_while_the_patience_with_another_runs_out_has_its_turn()
         with pytest.raises(HiveError) as caught:
             await late
     assert caught.value.code is Code.OVERLOADED
+
+
+def test_a_slow_request_gives_way_to_nobody_that_has_gone() -> None:
+    async def main() -> None:
+        turns, loop = Turns(1, 0), asyncio.get_running_loop()
+        what: asyncio.Future[str] = loop.create_future()
+        slow = asyncio.ensure_future(_read(turns, what, "slow"))
+        await asyncio.sleep(0)
+        async with _half_sent(turns, ["gone", "gone", "gone too"]):
+            pass
+        loop.call_later(2 * PROMPT_S, what.set_result, "whole")
+        assert await slow == "whole"
+        assert await _is_read_at_once(turns, "next")
+
+    virtual_loop.run(main())
+
+
+class _Crowd:
+    """Random calls on one `Turns` that dawdle, break and go, and what may never happen with any of them."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._turns_max, self._slow_max = self._random.choice([1, 2, 4]), self._random.choice([0, 1, 2])
+        self._turns = Turns(self._turns_max, self._slow_max)
+        self._waiting: set[int] = set()
+        self._waited_s = -math.inf  # When somebody waited last.
+        self._reading = 0
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._call(number) for number in range(CALLS)))
+        after = [asyncio.ensure_future(self._read(number, f"after{number}", math.inf)) for number in range(CALLS)]
+        await asyncio.sleep(PROMPT_S / 2)
+        assert self._reading == self._turns_max, "all turns are there again, and no more"
+        await asyncio.sleep(self._slow_max * PROMPT_S)
+        assert self._reading == self._turns_max + self._slow_max, "and so are the slow places"
+        for task in after:
+            task.cancel()
+        await asyncio.gather(*after, return_exceptions=True)
+
+    def _waits_no_longer(self, number: int) -> None:
+        if number in self._waiting:
+            self._waiting.remove(number)
+            self._waited_s = asyncio.get_running_loop().time()
+
+    async def _read(self, number: int, user: str, lasts_s: float, *, client: str = "", patience_s: float = 60.0) -> str:
+        async def come() -> str:
+            self._waits_no_longer(number)
+            self._reading += 1
+            assert self._reading <= self._turns_max + self._slow_max
+            try:
+                if lasts_s:
+                    await asyncio.sleep(lasts_s)
+                if number in BREAK:
+                    raise ConnectionError
+                return user
+            finally:
+                self._reading -= 1
+
+        self._waiting.add(number)
+        try:
+            return await self._turns.read(come, connection=user, client=client or user, patience_s=patience_s)
+        finally:
+            self._waits_no_longer(number)
+
+    async def _call(self, number: int) -> None:
+        draw, loop = self._random, asyncio.get_running_loop()
+        lasts_s = draw.choice([0.0, 0.02, PROMPT_S, 0.06, 0.3, 5.0, math.inf])
+        patience_s = draw.choice([0.01, PROMPT_S, 0.3, 10.0, 60.0])
+        goes_s = draw.choice([math.inf, math.inf, 0.0, 0.01, PROMPT_S, 0.3, 9.0])
+        user = f"user{draw.randrange(4)}"
+        await asyncio.sleep(draw.choice([0.0, PROMPT_S, draw.uniform(0.0, 3.0)]))
+        start_s = loop.time()
+        task = asyncio.ensure_future(
+            self._read(number, user, lasts_s, client=draw.choice([user, "one"]), patience_s=patience_s)
+        )
+        if not (await asyncio.wait([task], timeout=None if goes_s == math.inf else goes_s))[0]:
+            task.cancel()
+            self._waits_no_longer(number)
+            await asyncio.wait([task])
+        took_s = loop.time() - start_s
+        assert took_s <= min(patience_s, goes_s) + PRECISION_S
+        if task.cancelled():
+            assert took_s >= goes_s - PRECISION_S
+        elif isinstance(error := task.exception(), HiveError):
+            assert error.code is Code.OVERLOADED
+            is_in_the_way = self._waiting or loop.time() - self._waited_s < PRECISION_S
+            assert is_in_the_way or took_s >= patience_s - PRECISION_S, "it gave way to nobody"
+        elif number in BREAK:
+            assert isinstance(error, ConnectionError)
+        else:
+            assert task.result() == user
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whoever_comes_and_goes_all_turns_are_there_in_the_end(seed: int) -> None:
+    virtual_loop.run(_Crowd(seed).run())
