@@ -58,9 +58,9 @@ class RateLimit:
         self._full_at_us: dict[str, int] = {}
         self._by_fullness: SortedList[tuple[int, str]] = SortedList()
 
-    def take(self, key: str, now_ms: int) -> None:
+    def take(self, key: str, clock_ms: int) -> None:
         """Counts one at a monotonic time in ms; one that ran back fills nothing. Raises RATE_LIMITED."""
-        now_us = now_ms * 1_000
+        now_us = clock_ms * 1_000
         self._forget_full(now_us)
         missing_us = min(max(self._full_at_us.get(key, now_us) - now_us, 0), _MINUTE_US)
         wait_us = missing_us + self._cost_us - _MINUTE_US

@@ -76,15 +76,15 @@ class Tickets:
 
     Args:
         hive_id: the hive that this node is in, empty for none.
-        now_ms: monotonic, in ms.
+        clock_ms: monotonic, in ms.
         origin_tickets_max: tickets of one address.
     """
 
     def __init__(
-        self, hive_id: Callable[[], str], now_ms: Callable[[], int], origin_tickets_max: int = ORIGIN_TICKETS_MAX
+        self, hive_id: Callable[[], str], clock_ms: Callable[[], int], origin_tickets_max: int = ORIGIN_TICKETS_MAX
     ) -> None:
         self._hive_id = hive_id
-        self._now_ms = now_ms
+        self._clock_ms = clock_ms
         self._origin_tickets_max = origin_tickets_max
         self._secret = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
         self._challenges = 0
@@ -98,7 +98,7 @@ class Tickets:
     def open_challenge(self, public_key: bytes) -> bytes:
         """A nonce of `CHALLENGE_BYTES` for the caller that has this key (32 bytes) to sign once."""
         self._challenges += 1
-        body = _CHALLENGE.pack(self._challenges, self._now_ms() + CHALLENGE_LIFETIME_MS, public_key)
+        body = _CHALLENGE.pack(self._challenges, self._clock_ms() + CHALLENGE_LIFETIME_MS, public_key)
         return body + self._code_of(body)
 
     def challenge_of(self, nonce: bytes, caller: NodeId) -> OpenChallenge:
@@ -106,7 +106,7 @@ class Tickets:
         body, code = nonce[: _CHALLENGE.size], nonce[_CHALLENGE.size :]
         if hmac.compare_digest(code, self._code_of(body)):
             number, expires_ms, public_key = _CHALLENGE.unpack(body)
-            is_over = number <= self._numbers_gone or number in self._spent or expires_ms <= self._now_ms()
+            is_over = number <= self._numbers_gone or number in self._spent or expires_ms <= self._clock_ms()
             if not is_over and node_id_of(public_key) == caller:
                 return OpenChallenge(number=number, public_key=public_key, expires_ms=expires_ms)
         raise HiveError(Code.PEER_REJECTED, "the challenge is not known here: ask for a new one")
@@ -114,8 +114,8 @@ class Tickets:
     def spend(self, challenge: OpenChallenge) -> None:
         """A challenge was proven, and counts no more."""
         self._spent[challenge.number] = challenge.expires_ms
-        now_ms = self._now_ms()
-        while len(self._spent) > CHALLENGES_SPENT_MAX or (self._spent and next(iter(self._spent.values())) <= now_ms):
+        clock_ms = self._clock_ms()
+        while len(self._spent) > CHALLENGES_SPENT_MAX or (self._spent and next(iter(self._spent.values())) <= clock_ms):
             number, _ = self._spent.popitem(last=False)
             self._numbers_gone = max(self._numbers_gone, number)
 
@@ -141,7 +141,9 @@ class Tickets:
         holders = tuple(holder for holder, _ in bounds)
         for holder in holders:
             self._given.setdefault(holder, {})[ticket] = None
-        self._tickets[ticket] = _Ticket(caller=caller, holders=holders, expires_ms=self._now_ms() + TICKET_LIFETIME_MS)
+        self._tickets[ticket] = _Ticket(
+            caller=caller, holders=holders, expires_ms=self._clock_ms() + TICKET_LIFETIME_MS
+        )
         return ticket
 
     def revoke(self, caller: NodeId) -> None:
@@ -152,7 +154,7 @@ class Tickets:
     def holder(self, ticket: str) -> NodeId:
         """Who holds a ticket. Raises PEER_REJECTED; TicketExpiredError until newer tickets have taken the place of that one."""
         found = self._tickets.get(ticket)
-        if found is not None and found.expires_ms <= self._now_ms():
+        if found is not None and found.expires_ms <= self._clock_ms():
             raise TicketExpiredError(found.caller)
         if found is None:
             raise HiveError(Code.PEER_REJECTED, "the ticket is not known here: prove yourself again")

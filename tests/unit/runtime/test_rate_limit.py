@@ -8,9 +8,9 @@ from hivenode.errors import Code, HiveError
 from hivenode.runtime.rate_limit import RateLimit, origin_key
 
 
-def allowed(limit: RateLimit, key: str, now_ms: int) -> bool:
+def allowed(limit: RateLimit, key: str, clock_ms: int) -> bool:
     try:
-        limit.take(key, now_ms)
+        limit.take(key, clock_ms)
     except HiveError as error:
         if error.code is not Code.RATE_LIMITED:
             raise
@@ -78,8 +78,8 @@ def test_what_was_given_back_takes_no_place() -> None:
 @pytest.mark.parametrize("per_minute", [1, 7, 19, 59, 600, 9_973])
 def test_a_minute_has_room_for_its_number_exactly(per_minute: int) -> None:
     limit = RateLimit("logins", per_minute)
-    now_ms = 1_795_000_000_000
-    assert [allowed(limit, "a", now_ms) for _ in range(per_minute + 1)] == [True] * per_minute + [False]
+    clock_ms = 1_795_000_000_000
+    assert [allowed(limit, "a", clock_ms) for _ in range(per_minute + 1)] == [True] * per_minute + [False]
 
 
 def test_what_was_given_back_fills_the_bucket() -> None:
