@@ -38,7 +38,9 @@ TICKET_LIFETIME_MS: Final = 3_600_000
 TICKET_BYTES: Final = 32
 _STRANGERS: Final = "strangers"
 _CHALLENGE: Final = struct.Struct(">QQ32s")
-"""Its number in this process, when it expires in ms, and the caller's public key."""
+"""Its number in this process, when it expires in ms since `_zero_ms`, and the caller's public key."""
+_PAST_MS_MAX: Final = 1 << 60
+"""How far back that moment may lie: so far that the years of a machine do not show."""
 _CODE_BYTES: Final = 16
 CHALLENGE_BYTES: Final = _CHALLENGE.size + _CODE_BYTES
 
@@ -85,6 +87,8 @@ class Tickets:
     ) -> None:
         self._hive_id = hive_id
         self._clock_ms = clock_ms
+        # A challenge counts its time from a random moment of the past: nobody shall learn how long the machine runs.
+        self._zero_ms = clock_ms() - secrets.randbelow(_PAST_MS_MAX)
         self._origin_tickets_max = origin_tickets_max
         self._secret = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
         self._challenges = 0
@@ -98,7 +102,8 @@ class Tickets:
     def open_challenge(self, public_key: bytes) -> bytes:
         """A nonce of `CHALLENGE_BYTES` for the caller that has this key (32 bytes) to sign once."""
         self._challenges += 1
-        body = _CHALLENGE.pack(self._challenges, self._clock_ms() + CHALLENGE_LIFETIME_MS, public_key)
+        expires_ms = self._clock_ms() + CHALLENGE_LIFETIME_MS
+        body = _CHALLENGE.pack(self._challenges, expires_ms - self._zero_ms, public_key)
         return body + self._code_of(body)
 
     def challenge_of(self, nonce: bytes, caller: NodeId) -> OpenChallenge:
@@ -106,6 +111,7 @@ class Tickets:
         body, code = nonce[: _CHALLENGE.size], nonce[_CHALLENGE.size :]
         if hmac.compare_digest(code, self._code_of(body)):
             number, expires_ms, public_key = _CHALLENGE.unpack(body)
+            expires_ms += self._zero_ms
             is_over = number <= self._numbers_gone or number in self._spent or expires_ms <= self._clock_ms()
             if not is_over and node_id_of(public_key) == caller:
                 return OpenChallenge(number=number, public_key=public_key, expires_ms=expires_ms)

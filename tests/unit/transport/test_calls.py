@@ -120,6 +120,14 @@ def test_a_challenge_that_was_made_up_or_is_of_another_process_is_not_known() ->
     assert _rejected(tickets.challenge_of, others.open_challenge(KEY), CALLER) is Code.PEER_REJECTED
 
 
+def test_a_challenge_does_not_tell_how_long_the_machine_runs() -> None:
+    clock = _Clock()
+    clock.ms = 40 * 24 * TICKET_LIFETIME_MS
+    nonce = Tickets(lambda: "h", clock.now).open_challenge(KEY)
+    told = {int.from_bytes(nonce[at : at + 8]) for at in range(len(nonce) - 7)}
+    assert not any(abs(number - clock.ms) < TICKET_LIFETIME_MS for number in told)
+
+
 def test_who_asks_for_challenges_without_end_takes_nobody_elses() -> None:
     tickets = Tickets(lambda: "h", _Clock().now)
     nonce = tickets.open_challenge(KEY)
