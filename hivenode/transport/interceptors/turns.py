@@ -110,7 +110,7 @@ class Turns:
             self._last_other = self._last
         self._last = (connection, now_s)
 
-    def _may_have(self, connection: str, *, freed: str = "") -> bool:
+    def _may_have(self, connection: str, *, freed: str | None = None) -> bool:
         """Whether its share allows a turn, if `freed` had one less; all turns are the share of one that is alone."""
         if self._having[connection] - (connection == freed) < self._share:
             return True
@@ -151,7 +151,7 @@ class Turns:
         if not turns:
             self._waiting.pop(connection, None)
 
-    def _next(self, freed: str = "") -> str | None:
+    def _next(self, freed: str | None = None) -> str | None:
         """Who has the next turn, if `freed` had one less: of those whose share allows it the one whose last was longest ago."""
         return next((connection for connection in self._waiting if self._may_have(connection, freed=freed)), None)
 

@@ -156,14 +156,15 @@ async def _is_read_at_once(turns: Turns, connection: str) -> bool:
     return at_once
 
 
+@pytest.mark.parametrize("bad", ["bad", ""])
 @pytest.mark.parametrize("turns_max", [USERS_TURNS_MAX, TURNS_MAX])
-async def test_one_that_half_sends_leaves_a_turn_to_others(turns_max: int) -> None:
+async def test_one_that_half_sends_leaves_a_turn_to_others(turns_max: int, bad: str) -> None:
     turns = Turns(turns_max, SLOW_KNOWN_MAX)
     assert await _is_read_at_once(turns, "good")
-    async with _half_sent(turns, ["bad"] * (10 * turns_max)):
+    async with _half_sent(turns, [bad] * (10 * turns_max)):
         assert await _is_read_at_once(turns, "good")
         assert await _is_read_at_once(turns, "another")
-    async with _half_sent(turns, ["bad"] * (10 * turns_max)):
+    async with _half_sent(turns, [bad] * (10 * turns_max)):
         assert await _is_read_at_once(turns, "good"), "the turns of those that went are there again"
 
 
