@@ -12,7 +12,8 @@ bounds that memory. Nearly all are there already when they are asked for, and a 
 Turns of strangers go round by connection, so that one with a thousand calls waiting comes no oftener than one with a single call.
 Users who have shown a session, and proven members, have a queue each, which goes round by user and by node: whoever half-sends
 requests over many connections holds up neither. Of each kind one may have all turns but the last while another has asked of late,
-or who half-sends or dawdles would hold all of them, and others wait for `PROMPT_S` each time. The lone one has them all.
+or who half-sends or dawdles would hold all of them, and others wait for `PROMPT_S` each time. The lone one has them all. So a
+slow request gives way to the next one of the same even beside the turn that is kept: that one would wait behind it for long.
 """
 
 from __future__ import annotations

@@ -212,6 +212,26 @@ async def test_who_comes_while_the_patience_with_another_runs_out_has_its_turn()
     assert caught.value.code is Code.OVERLOADED
 
 
+@pytest.mark.parametrize("has_company", [True, False])
+def test_a_slow_request_gives_way_to_the_next_of_the_same_while_a_turn_is_kept_for_others(has_company: bool) -> None:
+    async def main() -> None:
+        turns, loop = Turns(USERS_TURNS_MAX, 0), asyncio.get_running_loop()
+        if has_company:
+            assert await _is_read_at_once(turns, "another")
+        what: asyncio.Future[str] = loop.create_future()
+        slow = asyncio.ensure_future(_read(turns, what, "me"))
+        await asyncio.sleep(2 * PROMPT_S)
+        assert not slow.done()
+        assert await _is_read_at_once(turns, "me")
+        if has_company:
+            assert isinstance(slow.exception(), HiveError)
+        else:
+            what.set_result("whole")
+            assert await slow == "whole"
+
+    virtual_loop.run(main())
+
+
 def test_a_slow_request_gives_way_to_nobody_that_has_gone() -> None:
     async def main() -> None:
         turns, loop = Turns(1, 0), asyncio.get_running_loop()
