@@ -14,9 +14,16 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 
 fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-# The first Python that is new enough, PYTHON before all others.
+makes_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# PYTHON, or the distribution's, or the first in PATH that is new enough. The distribution's is built with all optimizations and its
+# library inside; one that was built at home often is not, comes first in PATH, and takes almost a fifth more for all that hivenode does.
 find_python() {
   local candidate
+  if [ -z "${PYTHON:-}" ] && fits /usr/bin/python3 && makes_venvs /usr/bin/python3; then
+    echo /usr/bin/python3
+    return
+  fi
   for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
     if command -v "$candidate" >/dev/null && fits "$candidate"; then
       echo "$candidate"
@@ -57,7 +64,7 @@ make_venv() {
   fi
   python="$(find_python)"
   if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! makes_venvs "$python"; then
       if is_root && command -v apt-get >/dev/null; then
         apt_install python3-venv
       else
