@@ -41,6 +41,7 @@ from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate,
 from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
 from hivenode.pool.events import Event, NodeRevoked
+from hivenode.pool.nodes import is_denied
 from hivenode.pool.records import NodeKind, TaskRecord, TaskState, UserName, UserRecord
 from hivenode.runtime.accounts import HiveAccounts
 from hivenode.runtime.claim_code import ClaimCode
@@ -436,15 +437,16 @@ class Daemon:
             if entry.kind is NodeKind.HIVE:
                 self._local.note_address(PeerAddress(node_id=entry.node_id, addresses=entry.addresses))
         self._local.follow_addresses(replica)
-        replica.subscribe(self._cut_off)
+        replica.subscribe(lambda events: self._cut_off(replica, events))
 
-    def _cut_off(self, events: tuple[Event, ...]) -> None:
+    def _cut_off(self, replica: Replica, events: tuple[Event, ...]) -> None:
         for event in events:
-            if isinstance(event, NodeRevoked):
+            # One that was let in again meanwhile would take the end of its calls for the hive's last word.
+            if isinstance(event, NodeRevoked) and is_denied(replica.view(), event.node_id):
                 self._cut_off_node(NodeId(event.node_id))
 
     def _cut_off_node(self, node: NodeId) -> None:
-        _log.warning("cut off a node that is not in the hive any more", node=node)
+        _log.warning("cut off a node that has no place in the hive", node=node)
         self._server.cut_off(node)
         self._peers.cut_off(node)
 

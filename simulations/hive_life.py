@@ -537,8 +537,7 @@ class HiveLife:
                 return
             if isinstance(result, JoinOffer) and self._may_come_to_vote(replica):
                 self._node.roster = result
-                leader_id = result.leader.node_id
-                self._node.vouch(leader_id, result.index, (leader_id, *result.voters))
+                self._node.note_offer()
                 if replica is None and result.voter_rights and self._node.replica is None:
                     self._engine.note(f"{self._node.name} was given voter right")
                     self._node.enter(holds_log=True)

@@ -222,11 +222,10 @@ class Node:
         self._gate = gate = MemberGate(
             lambda: replica.view,
             lambda: frozenset(map(self.world.node_of, replica.conf.members())),
+            lambda: replica.member_id in replica.conf.members(),
             lambda: replica.applied_index,
         )
-        if self.roster is not None:
-            leader = self.roster.leader.node_id
-            gate.vouch(leader, self.roster.index, (leader, *self.roster.voters))
+        self.note_offer()
         replica.listeners.append(gate.applied)
         self.coordinator = Coordinator(self, replica)
         self.steward = Steward(self, replica)
@@ -525,8 +524,13 @@ class Node:
 
     def vouch(self, by: NodeId, index: int, named: Iterable[NodeId]) -> None:
         """A member that takes part named those that do."""
-        if self._gate is not None and self._gate.takes_part(by):
+        if self._gate is not None:
             self._gate.vouch(by, index, named)
+
+    def note_offer(self) -> None:
+        """What the leader named as it let this machine in; also after a restart, for it is on the machine's disk."""
+        if self._gate is not None and self.roster is not None:
+            self._gate.offer(self.roster.index, (self.roster.leader.node_id, *self.roster.voters))
 
     def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
         """A bit may flip on the way from the wire to the file."""

@@ -125,6 +125,7 @@ def deny_node(ctx: Context, command: DenyNode) -> Reply:
     if known is not None and known.kind is NodeKind.HIVE:
         raise HiveError(Code.NODE_EXISTS, "The node is in the hive; who shall go is revoked.")
     _keep_out(ctx, command.node_id)
+    ctx.events.append(NodeRevoked(node_id=command.node_id))
     return done(text=command.node_id)
 
 
@@ -135,6 +136,7 @@ def revoke_node(ctx: Context, command: RevokeNode) -> Reply:
         raise HiveError(Code.NODE_NOT_FOUND, f"There is no node {validation.shown(command.node_id)}.")
     _keep_out(ctx, command.node_id)
     nodes.remove_node(ctx, RemoveNode(node_id=command.node_id, reason=command.reason))
+    ctx.events.append(NodeRevoked(node_id=command.node_id))
     return done(text=command.node_id)
 
 
@@ -164,7 +166,6 @@ def _keep_out(ctx: Context, node_id: str) -> None:
     ctx.view.delete(keys.by_text(keys.APPROVALS, node_id))
     ctx.view.put(keys.by_text(keys.DENIED, node_id), keys.number(ctx.now_ms))
     bump(ctx.view, keys.DENIED_COUNTER, 1)
-    ctx.events.append(NodeRevoked(node_id=node_id))
 
 
 def _may_vote(ctx: Context, signed_record: bytes) -> bool:

@@ -246,9 +246,10 @@ class LocalNode:
         self._gate = gate = MemberGate(
             replica.view,
             lambda: frozenset(node_of(member) for member in replica.status().conf.members()),
+            lambda: self.member_id in replica.status().conf.members(),
             lambda: replica.applied_index,
         )
-        gate.vouch(self._roster.told_by, self._roster.index, self._roster.voters)
+        self._note_offered()
         replica.subscribe(gate.applied)
         replica.on_leadership(lambda: self._leader_heard(replica))
         for listener in self._listeners:
@@ -420,13 +421,16 @@ class LocalNode:
             (offer.leader.node_id, *offer.voters),
             addresses,
             voter_rights=offer.voter_rights,
-            told_by=offer.leader.node_id,
             index=offer.index,
         )
-        if self._gate is not None:
-            self._gate.vouch(self._roster.told_by, self._roster.index, self._roster.voters)
+        self._note_offered()
         for node in gone:
             self.on_node_gone(node)
+
+    def _note_offered(self) -> None:
+        """Whom the roster names takes part, as far as the gate believes it."""
+        if self._gate is not None and self._roster.hive_id == self.hive_id():
+            self._gate.offer(self._roster.index, self._roster.voters)
 
     def note_address(self, peer: PeerAddress) -> None:
         if peer.node_id == self.node_id or not peer.addresses:

@@ -27,7 +27,6 @@ class Roster:
         self.nodes: frozenset[NodeId] = frozenset()
         self.voters: frozenset[NodeId] = frozenset()
         self.addresses: dict[NodeId, tuple[str, ...]] = {}
-        self.told_by = NodeId("")
         self.index = 0
         """Of the agreed state that all this rests on, at the leader that told it; 0 in files of earlier versions."""
         try:
@@ -37,7 +36,7 @@ class Roster:
         self.hive_id, self.voter_rights = str(found["hive_id"]), bool(found["voter_rights"])
         self.nodes, self.voters = frozenset(found["nodes"]), frozenset(found["voters"])
         self.addresses = {node: tuple(addresses) for node, addresses in found["addresses"].items()}
-        self.told_by, self.index = NodeId(found.get("told_by", "")), int(found.get("index", 0))
+        self.index = int(found.get("index", 0))
 
     @property
     def known(self) -> bool:
@@ -51,7 +50,6 @@ class Roster:
         addresses: Mapping[NodeId, tuple[str, ...]],
         *,
         voter_rights: bool,
-        told_by: NodeId,
         index: int,
     ) -> None:
         """Takes what the leader tells; blocks for the write when it is news. Of voters alone the addresses are kept."""
@@ -59,7 +57,7 @@ class Roster:
         kept = {node: addresses[node] for node in sorted(entitled & addresses.keys())}
         told = (hive_id, frozenset(nodes), entitled, kept, voter_rights)
         is_news = told != (self.hive_id, self.nodes, self.voters, self.addresses, self.voter_rights)
-        self.told_by, self.index = told_by, index
+        self.index = index
         if not is_news:
             return
         self.hive_id, self.nodes, self.voters, self.addresses, self.voter_rights = told
@@ -69,7 +67,6 @@ class Roster:
             "voters": sorted(self.voters),
             "addresses": kept,
             "voter_rights": voter_rights,
-            "told_by": told_by,
             "index": index,
         }
         temporary = self._path.with_suffix(".new")

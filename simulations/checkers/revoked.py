@@ -25,6 +25,8 @@ class RevokedChecker:
     def __init__(self) -> None:
         self._said: dict[NodeId, list[tuple[int, bool]]] = {}
         """By machine: the entries that revoked it, and those that approved it."""
+        self._let_in: dict[NodeId, list[int]] = {}
+        """By machine that was revoked before: the entries that took it in."""
 
     @property
     def any(self) -> bool:
@@ -49,12 +51,14 @@ class RevokedChecker:
             case AdmitNode(signed_record=signed) if self._said:
                 record = open_record(decode_record(SignedNodeRecord, signed), lambda _key, _message, _signature: True)
                 demand(not self._is_out(record.node_id, index), f"entry {index} takes in a revoked machine: {record}")
+                if record.node_id in self._said:
+                    self._let_in.setdefault(record.node_id, []).append(index)
             case _:
                 pass
 
     def heard(self, name: str, source: NodeId, source_name: str, applied_index: int) -> None:
         """A member takes a message of another. One that lags may have it from others that a machine was let in again."""
-        let_in = any(at > applied_index and not out for at, out in self._said.get(source, ()))
+        let_in = any(at > applied_index for at in self._let_in.get(source, ()))
         demand(
             let_in or not self._is_out(source, applied_index),
             f"{name} has applied {applied_index}, and hears {source_name}, which was revoked before",
@@ -64,6 +68,8 @@ class RevokedChecker:
         """What came after an entry is lost for ever."""
         for node_id, said in self._said.items():
             self._said[node_id] = [word for word in said if word[0] <= last]
+        for node_id, let_in in self._let_in.items():
+            self._let_in[node_id] = [at for at in let_in if at <= last]
 
     def _is_out(self, node_id: NodeId, index: int) -> bool:
         """Whether a machine is kept out by the state as of an entry."""

@@ -125,7 +125,7 @@ def test_workers_hear_at_once_of_a_revocation_and_let_go_of_the_revoked_one(tmp_
             assert daemon.status().members == []
         _hears_of(staying, going)
         cluster(first, "revoke", going.node_id)
-        words = "cut off a node that is not in the hive any more"
+        words = "cut off a node that has no place in the hive"
         wait_for("the worker's word", lambda: words in staying.log_path.read_text() or None)
         cut = next(line for line in staying.log_path.read_text().splitlines() if words in line)
         assert going.node_id in cut

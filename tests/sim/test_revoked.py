@@ -5,19 +5,23 @@ from __future__ import annotations
 import pytest
 
 from hivenode.encoding.node_record import NodeId
-from hivenode.pool.commands import ApproveNode, RevokeNode, StartAttempt
+from hivenode.encoding.records import encode_record
+from hivenode.pool.commands import AdmitNode, ApproveNode, RevokeNode, StartAttempt
 from hivenode.pool.records import NodeRights
 from simulations.checkers.revoked import RevokedChecker
 from simulations.checkers.violation import Violation
+from tests.unit.pool.driver import node_id, signed_record
 
-GOING = NodeId("going")
+GOING = node_id(1)
+ADMISSION = AdmitNode(signed_record=encode_record(signed_record(1)), rights=NodeRights.VOTER)
 
 
 def _checker() -> RevokedChecker:
-    """One that knows a machine that was revoked at 10 and approved again at 20."""
+    """One that knows a machine that was revoked at 10, approved again at 20 and taken in at 25."""
     checker = RevokedChecker()
     checker.agreed(10, RevokeNode(node_id=GOING, reason=""))
     checker.agreed(20, ApproveNode(node_id=GOING, rights=NodeRights.VOTER))
+    checker.agreed(25, ADMISSION)
     return checker
 
 
@@ -54,8 +58,10 @@ def test_a_revocation_that_is_lost_for_ever_counts_no_more() -> None:
     checker.heard("n1", GOING, "n2", 15)
 
 
-def test_an_approval_that_is_lost_for_ever_counts_no_more() -> None:
+@pytest.mark.parametrize("last", [19, 24])
+def test_a_machine_that_was_not_taken_in_for_good_counts_as_out(last: int) -> None:
     checker = _checker()
-    checker.roll_back(19)
+    checker.heard("n1", GOING, "n2", 15)
+    checker.roll_back(last)
     with pytest.raises(Violation, match="n1 has applied 15, and hears n2"):
         checker.heard("n1", GOING, "n2", 15)

@@ -43,7 +43,8 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
 
         replica = SimpleNamespace(member_id=leader.id, view=leader.replica.view, receive=receive)
         # Of the host only the replica behind it, and its clock, matter here.
-        gate = MemberGate(leader.replica.view, lambda: frozenset({node_of(MemberId(leader.id))}), lambda: 0)
+        inside = frozenset({node_of(MemberId(leader.id))})
+        gate = MemberGate(leader.replica.view, lambda: inside, lambda: True, lambda: 0)
         local: Any = SimpleNamespace(replica=replica, clock_ms=lambda: 0, may_hold_state=gate.takes_part)
         local.note_unheard = lambda node: None
         host: Any = SimpleNamespace(_local=local, _heard_ms={}, _refusals=Refusals())
