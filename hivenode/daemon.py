@@ -41,7 +41,6 @@ from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate,
 from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
 from hivenode.pool.events import Event, NodeRevoked
-from hivenode.pool.nodes import is_denied
 from hivenode.pool.records import NodeKind, TaskRecord, TaskState, UserName, UserRecord
 from hivenode.runtime.accounts import HiveAccounts
 from hivenode.runtime.claim_code import ClaimCode
@@ -441,9 +440,12 @@ class Daemon:
 
     def _cut_off(self, replica: Replica, events: tuple[Event, ...]) -> None:
         for event in events:
-            # One that was let in again meanwhile would take the end of its calls for the hive's last word.
-            if isinstance(event, NodeRevoked) and is_denied(replica.view(), event.node_id):
-                self._cut_off_node(NodeId(event.node_id))
+            if isinstance(event, NodeRevoked):
+                node = NodeId(event.node_id)
+                entry = queries.node(replica.view(), node)
+                # One that was let in again meanwhile would take the end of its calls for the hive's last word.
+                if entry is None or entry.kind is not NodeKind.HIVE:
+                    self._cut_off_node(node)
 
     def _cut_off_node(self, node: NodeId) -> None:
         _log.warning("cut off a node that has no place in the hive", node=node)

@@ -359,7 +359,7 @@ def removed_voter_unheard() -> Any:
 
     def hard_of_hearing(self: MemberGate, node: Any) -> bool:
         entry = nodes.find_node(self._view(), node)
-        return (entry is not None and entry.rights is NodeRights.VOTER) or node in self.vouched
+        return (entry is not None and entry.rights is NodeRights.VOTER) or node in self.vouched()
 
     return _replaced(MemberGate, "takes_part", hard_of_hearing)
 

@@ -220,10 +220,12 @@ class Node:
         replica = Replica(self, born=born)
         self.replica = replica
         self._gate = gate = MemberGate(
-            lambda: replica.view,
-            lambda: frozenset(map(self.world.node_of, replica.conf.members())),
-            lambda: replica.member_id in replica.conf.members(),
-            lambda: replica.applied_index,
+            self.node_id,
+            self.disk.log.incarnation,
+            view=lambda: replica.view,
+            members=lambda: frozenset(map(self.world.node_of, replica.conf.members())),
+            is_member=lambda: replica.member_id in replica.conf.members(),
+            applied_index=lambda: replica.applied_index,
         )
         self.note_offer()
         replica.listeners.append(gate.applied)

@@ -244,10 +244,12 @@ class LocalNode:
         )
         self._replica = replica
         self._gate = gate = MemberGate(
-            replica.view,
-            lambda: frozenset(node_of(member) for member in replica.status().conf.members()),
-            lambda: self.member_id in replica.status().conf.members(),
-            lambda: replica.applied_index,
+            self.node_id,
+            self._log.incarnation,
+            view=replica.view,
+            members=lambda: frozenset(node_of(member) for member in replica.status().conf.members()),
+            is_member=lambda: self.member_id in replica.status().conf.members(),
+            applied_index=lambda: replica.applied_index,
         )
         self._note_offered()
         replica.subscribe(gate.applied)
@@ -428,7 +430,7 @@ class LocalNode:
             self.on_node_gone(node)
 
     def _note_offered(self) -> None:
-        """Whom the roster names takes part, as far as the gate believes it."""
+        """Whom the roster of this hive names takes part, as far as the gate believes it."""
         if self._gate is not None and self._roster.hive_id == self.hive_id():
             self._gate.offer(self._roster.index, self._roster.voters)
 
@@ -499,7 +501,7 @@ class LocalNode:
         if replica is None or gate is None:
             return []
         inside = {node_of(member) for member in replica.status().conf.members()}
-        known = inside | gate.vouched | {entry.node_id for entry in queries.nodes(replica.view())}
+        known = inside | gate.vouched() | {entry.node_id for entry in queries.nodes(replica.view())}
         found = sorted(known - {self.node_id}, key=lambda node: (node not in inside, node))
         return [peer for node in found if gate.takes_part(node) and (peer := self.address_of(node)).addresses]
 

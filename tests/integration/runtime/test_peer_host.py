@@ -44,7 +44,14 @@ async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
         replica = SimpleNamespace(member_id=leader.id, view=leader.replica.view, receive=receive)
         # Of the host only the replica behind it, and its clock, matter here.
         inside = frozenset({node_of(MemberId(leader.id))})
-        gate = MemberGate(leader.replica.view, lambda: inside, lambda: True, lambda: 0)
+        gate = MemberGate(
+            node_of(MemberId(leader.id)),
+            "1",
+            view=leader.replica.view,
+            members=lambda: inside,
+            is_member=lambda: True,
+            applied_index=lambda: 0,
+        )
         local: Any = SimpleNamespace(replica=replica, clock_ms=lambda: 0, may_hold_state=gate.takes_part)
         local.note_unheard = lambda node: None
         host: Any = SimpleNamespace(_local=local, _heard_ms={}, _refusals=Refusals())

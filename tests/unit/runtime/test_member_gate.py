@@ -21,6 +21,7 @@ from tests.unit.pool.driver import Hive, capabilities, node_id, signed_record
 
 HUGE = 2**62
 NAMED_MAX, GIVERS_MAX = 20, 5
+MYSELF = node_id(9)
 ONE, TWO, THREE, FOUR = (node_id(number) for number in range(1, 5))
 
 
@@ -35,7 +36,14 @@ class Member:
 
     def restarted(self) -> MemberGate:
         """The gate of a process that knows what is on disk alone."""
-        return MemberGate(lambda: self.hive.view, lambda: self.inside, lambda: self.is_inside, lambda: self.applied)
+        return MemberGate(
+            MYSELF,
+            "i9",
+            view=lambda: self.hive.view,
+            members=lambda: self.inside,
+            is_member=lambda: self.is_inside,
+            applied_index=lambda: self.applied,
+        )
 
     @property
     def applied(self) -> int:
@@ -136,15 +144,6 @@ def test_a_revocation_ends_a_word_that_was_given_before_whatever_that_claims_to_
     assert member.hears(THREE) == [False]
 
 
-def test_a_state_that_takes_the_place_of_this_one_ends_words_for_those_that_it_keeps_out() -> None:
-    member = Member()
-    member.admit(1)
-    member.gate.vouch(ONE, 1_000, [TWO, THREE])
-    member.hive.do(DenyNode(node_id=TWO))
-    member.gate.applied((StateReplaced(index=member.applied),))
-    assert member.hears(TWO, THREE) == [False, True]
-
-
 def test_with_one_that_is_taken_out_goes_its_word_and_the_word_of_those_it_spoke_for() -> None:
     member = Member()
     member.admit(1)
@@ -155,16 +154,16 @@ def test_with_one_that_is_taken_out_goes_its_word_and_the_word_of_those_it_spoke
     assert member.hears(ONE, TWO, THREE) == [False, False, False]
 
 
-def test_a_state_that_takes_the_place_of_this_one_ends_what_rested_on_those_that_are_out() -> None:
+def test_a_state_that_takes_the_place_of_this_one_ends_all_words_since_nothing_tells_what_lay_between() -> None:
     member = Member()
     member.admit(1)
     member.admit(2)
     assert member.hears(ONE, TWO) == [True, True]
-    member.gate.vouch(ONE, 1_000, [THREE])
     member.gate.vouch(TWO, 1_000, [FOUR])
+    assert member.hears(FOUR) == [True]
     member.hive.do(RemoveNode(node_id=ONE, reason="out"))
     member.gate.applied((StateReplaced(index=member.applied),))
-    assert member.hears(ONE, TWO, THREE, FOUR) == [False, True, False, True]
+    assert member.hears(ONE, TWO, FOUR) == [False, True, False]
 
 
 def test_words_are_of_bounded_size_and_none_pushes_out_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,17 +247,52 @@ def test_a_joiner_hears_whom_the_hive_named_until_it_has_applied_as_much_or_is_i
     assert member.hears(ONE) == [False], "whoever passed the offer on may have put in what it liked"
 
 
-def test_what_is_on_disk_of_the_beginning_counts_against_no_revocation() -> None:
+def test_what_the_hive_named_counts_against_no_revocation_that_is_newer_than_the_admission() -> None:
     member = Member()
     member.admit(1)
+    member.do(AdmitNode(signed_record=encode_record(signed_record(9, incarnation="i9")), rights=NodeRights.VOTER))
     member.admit(2, NodeRights.WORKER)
-    member.gate.offer(HUGE, [ONE, TWO])
-    assert member.hears(ONE, TWO) == [True, True]
+    member.gate.offer(HUGE, [ONE, TWO, THREE])
+    assert member.hears(ONE, TWO, THREE) == [True, True, True]
     member.do(RevokeNode(node_id=TWO, reason="a bad worker, through which this member came"))
-    assert member.hears(ONE, TWO) == [True, False]
-    member.gate = member.restarted()
-    member.gate.offer(HUGE, [ONE, TWO])
-    assert member.hears(ONE, TWO) == [True, False]
+    for _ in range(2):
+        assert member.hears(ONE, TWO, THREE) == [True, False, True]
+        member.gate.vouch(THREE, HUGE, [TWO, FOUR])
+        assert member.hears(TWO, FOUR) == [False, True], "nor does the word of another that it put in"
+        member.gate = member.restarted()
+        member.gate.offer(HUGE, [ONE, TWO, THREE])
+    member.gate.vouch(ONE, HUGE, [TWO])
+    assert member.hears(TWO) == [True], "a member says so that this one knows by itself"
+
+
+def test_a_joiner_follows_one_that_was_revoked_and_let_in_again_through_what_came_before_itself() -> None:
+    member = Member()
+    member.gate.offer(1_000, [ONE])
+    member.do(DenyNode(node_id=ONE))
+    assert member.hears(ONE) == [True], "it leads, and this member has yet to apply that it was let in again"
+    member.do(AdmitNode(signed_record=encode_record(signed_record(9, incarnation="i8")), rights=NodeRights.VOTER))
+    assert member.hears(ONE) == [True], "that was another life of this member"
+
+
+def test_what_the_hive_says_later_takes_the_place_of_older_words() -> None:
+    member = Member()
+    member.gate.offer(5, [ONE])
+    member.gate.vouch(ONE, 6, [THREE])
+    member.gate.vouch(ONE, 5, [TWO])
+    member.gate.offer(6, [ONE])
+    assert member.hears(ONE, TWO, THREE) == [True, False, False]
+
+
+def test_of_many_words_that_of_one_that_is_known_finds_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_gate, "GIVERS_MAX", GIVERS_MAX)
+    member = Member(ONE, TWO)
+    liars = [NodeId(f"{number:026d}") for number in range(GIVERS_MAX)]
+    member.gate.vouch(ONE, HUGE, liars)
+    for liar in liars:
+        member.gate.vouch(liar, HUGE, [THREE])
+    member.gate.vouch(TWO, 1_000, [FOUR])
+    assert member.hears(FOUR) == [True]
+    assert len(member.gate._words) == GIVERS_MAX
 
 
 @dataclass(frozen=True, slots=True)
