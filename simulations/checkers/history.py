@@ -30,10 +30,11 @@ _ACCOUNT_WRITES: Final = ("transfer", "register")
 
 @dataclass(frozen=True, slots=True)
 class _Effect:
-    """A write that happened: its answer, and by when."""
+    """A write that happened: its answer, by when, and where it stands in the log."""
 
     reply: Reply
     returned_us: int
+    index: int
 
 
 def check_history(history: Iterable[Done], agreed: AgreedChecker, view: ReadView) -> int:
@@ -83,13 +84,13 @@ def _check_object(what: str, operations: list[Operation], start: State) -> int:
 
 
 def _effect_of(done: Done, agreed: AgreedChecker) -> _Effect | None:
-    if isinstance(done.result, Reply):
-        return _Effect(done.result, done.returned_us)
     known = agreed.requests.get((done.owner, done.key))
     if known is None:
         return None
     index, reply = known
-    return _Effect(reply, max(done.called_us, agreed.first_applied_us[index]))
+    if isinstance(done.result, Reply):
+        return _Effect(done.result, done.returned_us, index)
+    return _Effect(reply, max(done.called_us, agreed.first_applied_us[index]), index)
 
 
 def account_history(user: str, history: Iterable[Done], agreed: AgreedChecker) -> list[Operation]:
@@ -103,7 +104,7 @@ def account_history(user: str, history: Iterable[Done], agreed: AgreedChecker) -
             step = _account_step(user, done, effect.reply) if effect is not None else None
             if effect is not None and step is not None:
                 text = f"{done.kind} {done.key} {done.user} -> {done.receiver} {done.amount}: {effect.reply}"
-                found.append(_operation(done, effect.returned_us, step, text))
+                found.append(_operation(done, effect.returned_us, step, text, effect.index))
     return found
 
 
@@ -120,7 +121,8 @@ def name_history(name: str, history: Iterable[Done], agreed: AgreedChecker) -> l
             if effect is None:
                 continue
             step = _same(True) if effect.reply.code == Code.USER_EXISTS else _takes
-            found.append(_operation(done, effect.returned_us, step, f"register {name}: {effect.reply}"))
+            text = f"register {name}: {effect.reply}"
+            found.append(_operation(done, effect.returned_us, step, text, effect.index))
     return found
 
 
@@ -140,7 +142,7 @@ def session_history(session: str, history: Iterable[Done], agreed: AgreedChecker
             change = _session_step(session, done, effect.reply) if effect is not None else None
             if effect is not None and change is not None:
                 text = f"{done.kind} {done.key} by {done.session} opens {done.opened}: {effect.reply}"
-                found.append(_operation(done, effect.returned_us, change, text))
+                found.append(_operation(done, effect.returned_us, change, text, effect.index))
     return found
 
 
@@ -166,8 +168,8 @@ def _ends(state: State) -> State:
     return "over" if state == "open" else state
 
 
-def _operation(done: Done, returned_us: int, step: Step, text: str) -> Operation:
-    return Operation(called_at=done.called_us, returned_at=returned_us, step=step, text=text)
+def _operation(done: Done, returned_us: int, step: Step, text: str, place: int | None = None) -> Operation:
+    return Operation(called_at=done.called_us, returned_at=returned_us, step=step, text=text, place=place)
 
 
 def _takes(state: State) -> State | None:

@@ -5,6 +5,9 @@ operations that are under way have already taken effect there (Wing and Gong 199
 operation returns, it must have taken effect, so each possibility is carried on until it has, by any others first; a
 possibility that cannot explain the answer dies, and when none is left there is no such order.
 
+The order in which writes stand in the log is looked at first: when it explains all, no search is needed. It is an offer and not
+trusted: each operation takes effect between its call and its return there too, or the search decides.
+
 An operation whose caller learned nothing is left out of the history when it is known never to have happened, and ends at the
 moment by which it is known to have happened. When neither is known, it has no end (`returned_at` None): it may take effect at any
 moment after it was called, or never. Each of those doubles what has to be looked at, so a history should have few.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 CONFIGURATIONS_MAX: Final = 50_000
@@ -30,12 +34,16 @@ class UndecidedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operation: `text` is for a person, times are in any unit, and `returned_at` is None when it may never have happened."""
+    """One operation: `text` is for a person, times are in any unit, and `returned_at` is None when it may never have happened.
+
+    `place` says where among others a write probably took effect, as an index in a log does; None for a read.
+    """
 
     called_at: int
     returned_at: int | None
     step: Step
     text: str
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,8 @@ def check(history: Sequence[Operation], start: State) -> Unexplained | None:
         if operation.returned_at is not None:
             moments.append((operation.returned_at, 1, number))
     moments.sort()
+    if _places_explain(history, moments, start):
+        return None
     open_now: list[int] = []
     possible: set[tuple[State, frozenset[int]]] = {(start, frozenset())}
     for _, is_return, number in moments:
@@ -72,6 +82,39 @@ def check(history: Sequence[Operation], start: State) -> Unexplained | None:
             return Unexplained(operation=history[number], states=tuple(states))
         open_now.remove(number)
     return None
+
+
+def _places_explain(history: Sequence[Operation], moments: Sequence[tuple[int, int, int]], start: State) -> bool:
+    """Whether all is explained when writes take effect by their places, and the rest as soon as it changes nothing."""
+    state, done = start, set[int]()
+    writes: list[tuple[int, int]] = []
+    reads: list[int] = []
+    for _, is_return, number in moments:
+        if not is_return:
+            place = history[number].place
+            if place is not None:
+                heappush(writes, (place, number))
+            elif history[number].step(state) != state:
+                reads.append(number)
+            else:
+                done.add(number)
+            continue
+        while number not in done:
+            alone = history[number].step(state) if history[number].place is None else None
+            if alone is not None:
+                state, other = alone, number
+            elif writes:
+                _, other = heappop(writes)
+                after = history[other].step(state)
+                if after is None:
+                    return False
+                state = after
+            else:
+                return False
+            done.add(other)
+            done.update(read for read in reads if history[read].step(state) == state)
+            reads = [read for read in reads if read not in done]
+    return True
 
 
 def _until_done(

@@ -30,8 +30,9 @@ def sets(value: int) -> Step:
     return lambda _state: value
 
 
-def op(called_at: int, returned_at: int | None, step: Step) -> Operation:
-    return Operation(called_at=called_at, returned_at=returned_at, step=step, text=f"{called_at}..{returned_at}")
+def op(called_at: int, returned_at: int | None, step: Step, place: int | None = None) -> Operation:
+    text = f"{called_at}..{returned_at}"
+    return Operation(called_at=called_at, returned_at=returned_at, step=step, text=text, place=place)
 
 
 def test_reads_between_writes_are_linearizable() -> None:
@@ -79,13 +80,22 @@ def test_a_write_of_which_nobody_knows_is_not_undone_not_done_twice_and_not_done
     assert check([op(10, None, sets(1)), op(0, 5, sees(1))], 0) is not None
 
 
-def test_too_many_possibilities_are_said_and_not_passed_over() -> None:
-    def adds(amount: int) -> Step:
-        return lambda state: state + amount if isinstance(state, int) else None
+def adds(amount: int) -> Step:
+    return lambda state: state + amount if isinstance(state, int) else None
 
+
+def test_too_many_possibilities_are_said_and_not_passed_over() -> None:
     history = [op(0, 100 + number, adds(1 << number)) for number in range(22)]
     with pytest.raises(UndecidedError):
-        check(history, 0)
+        check([*history, op(0, 200, sees(-1))], 0)
+
+
+def test_the_order_of_the_log_decides_among_any_number_of_possibilities_and_is_not_trusted() -> None:
+    history = [op(0, 200 - number, adds(1 << number), place=number) for number in range(64)]
+    reads = [op(2 * number, 300, sees((1 << number) - 1)) for number in range(64)]
+    assert check([*history, *reads], 0) is None
+    assert check([op(0, 5, sets(1), place=2), op(6, 9, sets(2), place=1), op(10, 11, sees(1))], 0) is not None
+    assert check([op(0, 9, sets(1), place=1), op(0, 9, sets(2), place=2), op(10, 11, sees(1))], 0) is None
 
 
 def brute_force(history: list[Operation], start: int) -> bool:
@@ -120,7 +130,8 @@ def test_the_checker_agrees_with_trying_all_orders() -> None:
             called_at = rng.randint(0, 12)
             writes, known = rng.random() < 0.5, rng.random() < 0.7
             step = sets(rng.randint(0, 2)) if writes else sees(rng.randint(0, 2))
-            history.append(op(called_at, called_at + rng.randint(1, 6) if known or not writes else None, step))
+            place = rng.randint(0, 9) if writes and rng.random() < 0.7 else None
+            history.append(op(called_at, called_at + rng.randint(1, 6) if known or not writes else None, step, place))
         expected = brute_force(history, 0)
         verdicts.add(expected)
         assert (check(history, 0) is None) == expected
