@@ -107,10 +107,13 @@ class MemberGate:
         return self._offer.index > self._applied_index() and not self._is_member()
 
     def _is_barred(self, node: NodeId) -> bool:
-        """Whether a node is kept out by a state in which this member is: what the hive said as it came is older."""
+        """Whether a node is kept out by a state of after this member was admitted: what the hive said as it came is older."""
         view = self._view()
+        if not nodes.is_denied(view, node):
+            return False
         mine = nodes.find_node(view, self._myself)
-        return nodes.is_denied(view, node) and mine is not None and mine.incarnation == self._incarnation
+        incarnation = mine.incarnation if mine is not None else nodes.removed_incarnation(view, self._myself)
+        return incarnation == self._incarnation
 
     def _hanging(self) -> Set[NodeId]:
         """Those who take part by words alone, among others who do so anyhow."""
@@ -145,9 +148,14 @@ class MemberGate:
         return not nodes.is_denied(self._view(), node)
 
     def offer(self, index: int, named: Iterable[NodeId]) -> None:
-        """Takes what the hive says to this member of who takes part, by the state of `index`; words of less are older."""
+        """Takes what the hive says to this member of who takes part, by the state of `index`.
+
+        It takes the place of words of less, but for those of members that this one knows by itself.
+        """
         self._offer = _Word(index, frozenset(islice(named, NAMED_MAX)))
-        self._words = {giver: word for giver, word in self._words.items() if word.index > index}
+        self._words = {
+            giver: word for giver, word in self._words.items() if word.index > index or self._is_known(giver)
+        }
         self._reached = None
 
     def vouch(self, by: NodeId, index: int, named: Iterable[NodeId]) -> None:

@@ -261,8 +261,12 @@ def test_what_the_hive_named_counts_against_no_revocation_that_is_newer_than_the
         assert member.hears(TWO, FOUR) == [False, True], "nor does the word of another that it put in"
         member.gate = member.restarted()
         member.gate.offer(HUGE, [ONE, TWO, THREE])
+    member.do(RemoveNode(node_id=MYSELF, reason="its owner wants it back"))
+    assert member.hears(TWO, THREE) == [False, True], "that it was let in is known of one that was taken out, too"
     member.gate.vouch(ONE, HUGE, [TWO])
     assert member.hears(TWO) == [True], "a member says so that this one knows by itself"
+    member.gate.offer(HUGE + 1, [THREE])
+    assert member.hears(TWO) == [True], "which whoever passes an offer on cannot undo"
 
 
 def test_a_joiner_follows_one_that_was_revoked_and_let_in_again_through_what_came_before_itself() -> None:
