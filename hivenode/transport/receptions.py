@@ -84,12 +84,15 @@ class Receptions:
             raise
 
     def _give(self, client: str) -> None:
-        """Takes a place back, and gives it to whoever waits longest and may have it."""
+        """Takes a place back, and gives it to whoever waits longest and may have it.
+
+        One that was told to go this moment stands in the row until it runs: it is passed over.
+        """
         self._taken[client] -= 1
         if not self._taken[client]:
             del self._taken[client]
         for turn, waiting in self._waiting.items():
-            if self._has_room(waiting):
+            if not turn.done() and self._has_room(waiting):
                 del self._waiting[turn]
                 self._taken[waiting] += 1
                 turn.set_result(None)

@@ -84,6 +84,27 @@ async def test_who_gives_up_in_the_moment_when_it_has_its_turn_gives_it_on() -> 
         assert first.cancelled()
 
 
+async def test_one_that_was_told_to_go_this_moment_is_passed_over() -> None:
+    receptions = Receptions(patience_s=DEADLINE_S)
+    served: list[str] = []
+
+    async def wait(client: str) -> None:
+        async with receptions.place(client):
+            served.append(client)
+
+    async with _full(receptions) as mine:
+        first, second = [asyncio.ensure_future(wait(client)) for client in ("first", "second")]
+        await asyncio.sleep(0)  # Both ask now, and find none.
+        first.cancel()  # It runs, and leaves the row, only when this test waits.
+        await mine.aclose()
+        async with asyncio.timeout(DEADLINE_S):
+            await second
+    assert first.cancelled()
+    assert served == ["second"]
+    async with _full(receptions):
+        pass
+
+
 async def test_a_place_is_free_again_however_often_its_holder_is_cancelled() -> None:
     receptions = Receptions(patience_s=DEADLINE_S)
     entered = asyncio.Event()
