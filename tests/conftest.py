@@ -19,3 +19,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Begins that work, when its test is among those that will run."""
     if not session.config.option.collectonly and any(item.get_closest_marker("beside") for item in session.items):
         sweeping.begin()
+
+
+def pytest_unconfigure() -> None:
+    sweeping.end()

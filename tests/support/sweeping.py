@@ -23,6 +23,8 @@ from tests.support.daemons import ROOT, NotYetError, wait_for
 SEEDS: Final = tuple(range(1, 40))
 """With five nodes and half an hour each they are a hundred node-hours."""
 ENDS_AFTER_S: Final = 3_600
+ENDED_WITHIN_S: Final = 1.0
+"""Of having said what they came to."""
 NICENESS: Final = 19
 _begun: Final[list[subprocess.Popen[bytes]]] = []
 
@@ -79,8 +81,16 @@ def begin() -> None:
             cwd=ROOT,
             start_new_session=True,
         )
-    # Nobody waits for it here, and one that is forgotten while it runs is complained of.
     _begun.append(process)
+
+
+def end() -> None:
+    """Lets go of the runs: they have ended, or end by themselves once the tests are gone."""
+    for process in _begun:
+        try:
+            process.wait(ENDED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.returncode = 0  # Or Python complains that it still runs.
 
 
 def outcome(deadline_s: float) -> Outcome:

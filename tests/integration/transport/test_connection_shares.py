@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import ssl
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,16 +131,19 @@ async def test_connections_that_ended_are_in_nobodys_share() -> None:
 
 
 class _Listening:
-    """A port of this process, and the connections to it."""
+    """A port of this process, and the connections to it, which have rising numbers: by these a first look tells the newest."""
 
     def __init__(self, stack: ExitStack, host: str) -> None:
         self._stack = stack
         self._listening = stack.enter_context(socket.create_server((host, 0)))
         self.port = int(self._listening.getsockname()[1])
+        self._number = 0
 
     def open_one(self) -> socket.socket:
         opened = self._stack.enter_context(socket.create_connection(self._listening.getsockname()))
-        self._stack.enter_context(self._listening.accept()[0])
+        with self._listening.accept()[0] as accepted:
+            self._number = fcntl.fcntl(accepted, fcntl.F_DUPFD_CLOEXEC, self._number + 1)
+        self._stack.enter_context(socket.socket(fileno=self._number))
         opened.setblocking(False)
         return opened
 

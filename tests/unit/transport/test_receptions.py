@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,9 +11,12 @@ import pytest
 
 from hivenode.errors import Code, HiveError
 from hivenode.transport.receptions import CLIENT_PLACES_MAX, PLACES_MAX, Receptions
+from tests.support import virtual_loop
 
 DEADLINE_S = 10.0
 SHORT_S = 0.05
+SEEDS = 60
+CALLS = 60
 
 
 @asynccontextmanager
@@ -129,3 +133,46 @@ async def test_a_place_is_free_again_however_often_its_holder_is_cancelled() -> 
     async with AsyncExitStack() as taken:
         for _ in range(CLIENT_PLACES_MAX):
             await taken.enter_async_context(receptions.place("me"))
+
+
+class _Crowd:
+    """Random calls that hold a place for a while or go before they have one, many of them in the same moment."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._receptions = Receptions(patience_s=self._random.choice([1.0, 3.0]))
+        self._holding: list[str] = []
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._call() for _ in range(CALLS)))
+        assert not self._holding
+        async with _full(self._receptions):
+            pass  # No place was lost.
+
+    async def _call(self) -> None:
+        draw = self._random
+        client, lasts_s, goes_s = draw.choice("abc"), draw.choice([0.0, 1.0, 2.0]), draw.choice([0.0, 1.0, 2.0, 60.0])
+        await asyncio.sleep(draw.choice([0.0, 1.0, 2.0, 3.0]))
+
+        async def hold() -> None:
+            async with self._receptions.place(client):
+                self._holding.append(client)
+                assert len(self._holding) <= PLACES_MAX
+                assert self._holding.count(client) <= CLIENT_PLACES_MAX
+                try:
+                    await asyncio.sleep(lasts_s)
+                finally:
+                    self._holding.remove(client)
+
+        task = asyncio.ensure_future(hold())
+        await asyncio.wait([task], timeout=goes_s)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            assert isinstance(error, HiveError)
+            assert error.code is Code.OVERLOADED
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whoever_comes_and_goes_all_places_are_there_in_the_end(seed: int) -> None:
+    virtual_loop.run(_Crowd(seed).run())
