@@ -194,7 +194,9 @@ class Agent:
         while True:
             event: WorkerEvent
             try:
-                event = await asyncio.wait_for(outbox.get(), max(0.0, due - loop.time()))
+                # Not `wait_for`: told to go in the moment when an event comes, it would go on for ever (Python before 3.12).
+                async with asyncio.timeout_at(due):
+                    event = await outbox.get()
             except TimeoutError:
                 event = self._usage.look()
                 due = loop.time() + self._settings.heartbeat_s
