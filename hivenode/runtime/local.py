@@ -365,7 +365,9 @@ class LocalNode:
         if self._searching is None or self._searching.done():
             self._searching = asyncio.create_task(self._search_leader(), name="leader search")
         try:
-            return await asyncio.wait_for(asyncio.shield(self._searching), deadline_s)
+            # Not `wait_for`: told to go in the moment when the answer comes, its caller would go on (Python before 3.12).
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.shield(self._searching)
         except TimeoutError:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,3 +207,18 @@ async def test_a_leader_that_says_it_does_not_lead_is_forgotten() -> None:
     with pytest.raises(HiveError):
         await Uplink._serve_leader(uplink, leader)
     assert node._light_leader is None
+
+
+async def test_who_is_told_to_go_in_the_moment_when_the_leader_is_found_goes() -> None:
+    """Else a worker whose daemon ends then goes on, and its tasks are not ended in order."""
+    for steps in count():
+        node = local_node(Lan({1: introduction(1, peer(9))}), None)
+        asking = asyncio.create_task(node.leader(DEADLINE_S))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not asking.cancel():
+            assert await asking == peer(9)
+            break
+        await asyncio.wait({asking}, timeout=DEADLINE_S)
+        assert asking.cancelled(), f"after {steps} turns of the loop"
+    assert steps > 1  # Else it was never told between the question and the answer.
