@@ -166,6 +166,7 @@ class ApiServer:
             lapsed_member_of=self._lapsed_member_of,
             is_voter=ports.is_voter,
             node_calls=self._node_calls,
+            on_broken=ports.on_broken,
             limits=limits,
         )
         self._servers: list[grpc.aio.Server] = []

@@ -40,10 +40,10 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from hivenode.encoding.node_record import NodeId
-from hivenode.errors import Code, HiveError
+from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.runtime.rate_limit import origin_key
 from hivenode.transport.channels import MESSAGE_BYTES_MAX
-from hivenode.transport.interceptors.calls import Context, origin_of, refuse
+from hivenode.transport.interceptors.calls import Context, error_for, origin_of, refuse
 from hivenode.transport.interceptors.turns import (
     MEMBERS_TURNS_MAX,
     SLOW_KNOWN_MAX,
@@ -103,6 +103,7 @@ class Intake(grpc.aio.ServerInterceptor):
         lapsed_member_of: the member whose ticket, merely expired, a call shows; None for everybody else.
         is_voter: whether a member has voter right.
         node_calls: counts the members' calls.
+        on_broken: told of a broken invariant, which stops the daemon.
         limits: what is allowed at the most.
     """
 
@@ -119,6 +120,7 @@ class Intake(grpc.aio.ServerInterceptor):
         lapsed_member_of: Callable[[Context], NodeId | None],
         is_voter: Callable[[NodeId], bool],
         node_calls: NodeCalls,
+        on_broken: Callable[[InvariantError], None],
         limits: Limits,
     ) -> None:
         self._large = frozenset(large)
@@ -137,6 +139,7 @@ class Intake(grpc.aio.ServerInterceptor):
         self._lapsed_member_of = lapsed_member_of
         self._is_voter = is_voter
         self._node_calls = node_calls
+        self._on_broken = on_broken
         self._limits = limits
         self._receptions = Receptions()
         self._handlers: dict[str, Any] = {}
@@ -169,8 +172,10 @@ class Intake(grpc.aio.ServerInterceptor):
             if method.startswith(SERVICE):
                 return handler
             if method not in self._uploads:
-                return grpc.stream_stream_rpc_method_handler(self._conversation(handler), None, **parts)
-            return grpc.stream_unary_rpc_method_handler(self._upload(handler), handler.request_deserializer, **parts)
+                return grpc.stream_stream_rpc_method_handler(self._conversation(method, handler), None, **parts)
+            return grpc.stream_unary_rpc_method_handler(
+                self._upload(method, handler), handler.request_deserializer, **parts
+            )
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._download(method, handler), None, **parts)
         if method in self._bulky:
@@ -219,7 +224,7 @@ class Intake(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _upload(self, handler: Any) -> Any:
+    def _upload(self, method: str, handler: Any) -> Any:
         async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
                 with self._share_of_calls(context):
@@ -232,12 +237,12 @@ class Intake(grpc.aio.ServerInterceptor):
             except HiveError as error:
                 await refuse(context, error)
             except BaseException as error:
-                await self._refuse_ended(context, error)
+                await self._refuse_failed(method, context, error)
                 raise
 
         return answer
 
-    def _conversation(self, handler: Any) -> Any:
+    def _conversation(self, method: str, handler: Any) -> Any:
         """A stream of small requests, answered one by one, as reflection is."""
 
         async def requests_of(context: Context) -> AsyncGenerator[Any, None]:
@@ -256,7 +261,7 @@ class Intake(grpc.aio.ServerInterceptor):
             except HiveError as error:
                 await refuse(context, error)
             except BaseException as error:
-                await self._refuse_ended(context, error)
+                await self._refuse_failed(method, context, error)
                 raise
 
         return answer
@@ -284,13 +289,16 @@ class Intake(grpc.aio.ServerInterceptor):
         except BaseException as error:
             data = request = None
             _let_go(error)
-            await self._refuse_ended(context, error)
+            await self._refuse_failed(method, context, error)
             raise
 
-    async def _refuse_ended(self, context: Context, error: BaseException) -> None:
-        """Tells the caller, when the call was broken off with the membership of the node that brought it."""
+    async def _refuse_failed(self, method: str, context: Context, error: BaseException) -> None:
+        """Tells the caller, when the call was broken off with the membership of the node that brought it, or by what nobody
+        expected. What gRPC itself raises is the end of a call that was answered, or whose caller has gone."""
         if (refusal := self._node_calls.refusal(error)) is not None:
             await refuse(context, refusal)
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.BaseError):
+            await refuse(context, error_for(method, error, self._on_broken))
 
     # --- shares --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.pb import hive_pb2, nodepool_pb2
-from hivenode.pool.records import UserRole
+from hivenode.pool.records import SessionRecord, UserRole
 from hivenode.runtime.ports import Caller
 from hivenode.transport.interceptors.intake import SMALL_BYTES_MAX
 from hivenode.transport.metadata import SAID_ONCE
@@ -22,6 +22,8 @@ from hivenode.transport.routing import ROUTES, Access, Shape
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import Node, World, stored
 from tests.support.requests import breaches, good_request
+
+ANSWER_S = 30.0
 
 
 async def test_the_documents_example_works_word_by_word(client: Client) -> None:
@@ -147,6 +149,25 @@ async def test_an_unexpected_error_tells_an_incident_and_nothing_else(client: Cl
     assert code_of(error) == (grpc.StatusCode.INTERNAL, 9999, "unknown")
     assert "secret" not in (error.details() or "")
     assert "incident" in (error.details() or "")
+
+
+class _Unreadable(dict[str, SessionRecord]):
+    """Sessions that cannot be looked at."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        raise RuntimeError("secret detail")
+
+
+@pytest.mark.parametrize("method", ["GetBalance", "UploadTask", "UploadTaskStream"])
+async def test_nor_does_one_that_comes_before_the_call_is_taken_in(client: Client, world: World, method: str) -> None:
+    world.sessions = _Unreadable()
+    path = next(name for name in ROUTES if name.endswith("/" + method))
+    call: Any = client.channel.stream_unary(path)(metadata=[("authorization", "Bearer token")], timeout=ANSWER_S)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert code_of(caught.value) == (grpc.StatusCode.INTERNAL, 9999, "unknown")
+    assert "secret" not in (caught.value.details() or "")
+    assert "incident" in (caught.value.details() or "")
 
 
 async def test_a_broken_invariant_is_told_to_the_daemon(client: Client, world: World, node: Node) -> None:
