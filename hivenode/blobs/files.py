@@ -75,10 +75,13 @@ class Growing:
         self._digest = hashlib.sha256()
         self._lock = threading.Lock()
         self._handle = -1
+        self._given_up = False
 
     def open(self) -> None:
-        """Makes the file. Raises DISK_FULL."""
+        """Makes the file, unless it was given up before a thread came to this. Raises DISK_FULL."""
         with self._lock:
+            if self._given_up:
+                return
             try:
                 self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
@@ -112,6 +115,7 @@ class Growing:
     def discard(self) -> None:
         """Closes and removes the file, unless it has moved into place."""
         with self._lock:
+            self._given_up = True
             self._close()
             self._path.unlink(missing_ok=True)
 
@@ -122,12 +126,20 @@ class Growing:
 
 
 class Reading:
-    """An open blob; it can be read to its end also when the blob is deleted meanwhile."""
+    """A blob that is read; once it is open it can be read to its end also when the blob is deleted meanwhile."""
 
     def __init__(self, path: Path, offset: int) -> None:
-        self._lock = threading.Lock()
+        self._path = path
         self._offset = offset
-        self._handle = os.open(path, os.O_RDONLY)
+        self._lock = threading.Lock()
+        self._handle = -1
+        self._closed = False
+
+    def open(self) -> None:
+        """Opens the file, unless its reader left before a thread came to this. Raises FileNotFoundError."""
+        with self._lock:
+            if not self._closed:
+                self._handle = os.open(self._path, os.O_RDONLY)
 
     def next_piece(self) -> bytes:
         """Up to `READ_BYTES`; empty at the end."""
@@ -138,6 +150,7 @@ class Reading:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             if self._handle >= 0:
                 os.close(self._handle)
                 self._handle = -1

@@ -118,14 +118,13 @@ class DiskBlobStore:
 
     async def read(self, blob: BlobRef, offset: int = 0) -> AsyncIterator[bytes]:
         """The content from `offset`, in pieces of 256 KiB. Raises BLOB_NOT_FOUND."""
-        path = self.path(blob)
+        reading = Reading(self.path(blob), offset)
         try:
-            reading = await self._run(lambda: Reading(path, offset))
-        except FileNotFoundError as error:
-            raise HiveError(Code.BLOB_NOT_FOUND, f"the blob {blob.sha256[:12]} is not on this node any more") from error
-        try:
+            await self._run(reading.open)
             while piece := await self._run(reading.next_piece):
                 yield piece
+        except FileNotFoundError as error:
+            raise HiveError(Code.BLOB_NOT_FOUND, f"the blob {blob.sha256[:12]} is not on this node any more") from error
         finally:
             await self._run(reading.close)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from hivenode.blobs.files import disk_full
+from hivenode.blobs.files import Growing, disk_full
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.errors import Code, HiveError
 from hivenode.pool.records import BlobRef
+from hivenode.runtime.streams import closing
 from tests.support.parts import require
 
 LARGE = 1 << 30
@@ -44,6 +45,12 @@ async def store(tmp_path: Path) -> AsyncIterator[DiskBlobStore]:
 
 def leftovers(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "blobs" / "tmp").iterdir())
+
+
+def open_under(folder: Path) -> list[str]:
+    """The files in a folder that this process has open."""
+    names = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [name for name in names if name.startswith(f"{folder}/")]
 
 
 async def test_a_stored_stream_is_named_by_its_content(store: DiskBlobStore, tmp_path: Path) -> None:
@@ -247,6 +254,34 @@ async def test_a_reader_keeps_a_blob_that_is_deleted_under_it(store: DiskBlobSto
     first = await anext(reading)
     await store.delete(blob.sha256)
     assert first + b"".join([piece async for piece in reading]) == data
+
+
+async def test_a_reader_who_leaves_while_its_file_is_opened_leaves_no_file_open(
+    store: DiskBlobStore, tmp_path: Path
+) -> None:
+    blob = await store.put(cut(b"some"), size_bytes_max=LARGE)
+
+    async def first() -> bytes:
+        async with closing(store.read(blob)) as pieces:
+            return await anext(pieces)
+
+    readers = [asyncio.ensure_future(first()) for _ in range(50)]
+    await asyncio.sleep(0)  # Now each has asked a thread for its file.
+    for reader in readers:
+        reader.cancel()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*readers, return_exceptions=True)
+    )
+    await store.aclose()
+    assert open_under(tmp_path) == []
+
+
+def test_a_file_that_was_given_up_before_a_thread_opened_it_is_not_made(tmp_path: Path) -> None:
+    growing = Growing(tmp_path / "upload", 0)
+    growing.discard()
+    growing.open()
+    assert list(tmp_path.iterdir()) == []
+    assert open_under(tmp_path) == []
 
 
 async def test_a_young_blob_can_be_spared(store: DiskBlobStore) -> None:
