@@ -354,7 +354,7 @@ class PeerLink:
             raise HiveError(Code.NODE_OFFLINE, f"{self.node_id} did not answer in time") from None
 
     async def _renewed(self) -> Connection | None:
-        """The kept connection with a ticket that counts; None when there is none, or it broke."""
+        """The kept connection with a ticket that counts; None when there is none, or it broke, also under another call."""
         current = self._current
         if current is not None and not current.proven_in(self._me.hive_id()):
             try:
@@ -369,10 +369,12 @@ class PeerLink:
                 current.renew(
                     *await self._prove(current.channel, current.address, introduction, nonce, current.metadata)
                 )
-            except HiveError:
+            except (HiveError, grpc.aio.UsageError):
                 self.drop(current)
-                return None
-        return current
+            except asyncio.CancelledError:
+                if not closed_under_it():
+                    raise
+        return self._current
 
     async def _prove(
         self,

@@ -26,6 +26,7 @@ from hivenode.runtime.ports import (
     AttemptStarted,
     CloseOrder,
     HivePhase,
+    Introduction,
     PeerAddress,
     WorkerHeartbeat,
     WorkerHello,
@@ -428,6 +429,29 @@ async def test_a_peer_that_comes_back_at_another_address_is_found_at_once() -> N
         await b.server.start()
         a.peers.learn(b.address)
         async with asyncio.timeout(DEADLINE_S):
+            while b.ports.received.empty():
+                a.peers.send(b.id, _heartbeat(2))
+                await asyncio.sleep(0.01)
+
+
+async def test_a_connection_that_breaks_while_it_is_proven_anew_is_dialled_afresh() -> None:
+    async with nodes(2) as (a, b):
+        link = a.peers.link_to(b.address)
+        connection = await link.connect(DEADLINE_S)
+        asked, introduction = asyncio.Event(), b.ports.introduction
+
+        def broken_now() -> Introduction:
+            b.ports.introduction = introduction  # type: ignore[method-assign]
+            link.drop(connection)  # As another call on it does, which finds it broken.
+            asked.set()
+            return introduction()
+
+        b.ports.introduction = broken_now  # type: ignore[method-assign]
+        connection.refused = True
+        a.peers.learn(b.address)
+        a.peers.send(b.id, _heartbeat(1))
+        async with asyncio.timeout(DEADLINE_S):
+            await asked.wait()
             while b.ports.received.empty():
                 a.peers.send(b.id, _heartbeat(2))
                 await asyncio.sleep(0.01)
