@@ -87,7 +87,7 @@ async def _failures_named(link: PeerLink, connection: Connection) -> AsyncIterat
         if closed_under_it():
             raise _lost(link.node_id) from None
         raise
-    except asyncio.InvalidStateError as error:
+    except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
         raise _lost(link.node_id) from error
 
 

@@ -593,6 +593,17 @@ async def test_a_session_outlives_its_ticket() -> None:
         assert leader.ports.sessions.empty()
 
 
+async def test_a_report_on_a_connection_that_another_call_gave_up_is_lost() -> None:
+    async with nodes(2) as (leader, worker):
+        link = await worker.peers.open_worker_link(leader.address)
+        await link.send(_hello())
+        kept = worker.peers.link_to(leader.address)
+        kept.drop(await kept.connect(DEADLINE_S))
+        await asyncio.sleep(0)  # It closes now.
+        assert (await _failure(link.send(AttemptStarted(key=KEY)))).code is Code.NODE_OFFLINE
+        await link.aclose()
+
+
 async def test_a_worker_whose_proof_is_not_taken_is_refused() -> None:
     async with nodes(2) as (leader, worker):
         link = await worker.peers.open_worker_link(leader.address)
