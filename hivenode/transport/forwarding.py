@@ -129,6 +129,11 @@ def _doubt(reason: str) -> HiveError:
     )
 
 
+def _source_gone() -> HiveError:
+    """What a caller is told of a stream that broke off in its midst."""
+    return HiveError(Code.NODE_OFFLINE, "the node that was sending went away: ask again")
+
+
 class Forwarder:
     """Carries calls to the leader.
 
@@ -300,8 +305,14 @@ class Forwarder:
                     if again is None:
                         raise RelayedError(error) from error
                     if started:
-                        raise HiveError(Code.NODE_OFFLINE, "the node that was sending went away: ask again") from error
+                        raise _source_gone() from error
                     raise again from error
+                except asyncio.CancelledError:
+                    if not closed_under_it():
+                        raise
+                    if started:
+                        raise _source_gone() from None
+                    raise _TryAgainError("the connection was closed", reached=True) from None
                 finally:
                     stream.cancel()
             except _TryAgainError as error:

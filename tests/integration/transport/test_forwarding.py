@@ -12,7 +12,8 @@ import pytest
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
-from hivenode.runtime.ports import PeerAddress, Standing
+from hivenode.pool.records import TaskState
+from hivenode.runtime.ports import PeerAddress, Standing, TaskEvent
 from hivenode.transport import forwarding
 from hivenode.transport.uploads import Upload
 from tests.integration.transport.client import Client, code_of
@@ -450,6 +451,48 @@ async def test_a_light_node_forwards_a_watch_and_says_when_its_source_went_away(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
         assert code_of(caught.value) == (grpc.StatusCode.UNAVAILABLE, 2002, "retry")
+        await client.channel.close()
+
+
+async def test_a_light_node_says_when_the_connection_to_its_source_was_given_up_under_a_watch() -> None:
+    world = World()
+    async with nodes(2, world) as (leader, light):
+        client, token = await _logged_in(light.server.api_address, world)
+        light.ports.follow(leader.address, Standing.LIGHT)
+        world.gate = asyncio.Event()
+        stream = client.method("WatchTask")(
+            hive_pb2.WatchTaskRequest(task_id="t"), metadata=[("authorization", f"Bearer {token}")], timeout=DEADLINE_S
+        )
+        assert (await stream.read()).log == b"one\n"
+        link = light.peers.link_to(leader.address)
+        link.drop(await link.connect(DEADLINE_S))  # As another call on it does, which finds it broken.
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert code_of(caught.value) == (grpc.StatusCode.UNAVAILABLE, 2002, "retry")
+        await client.channel.close()
+
+
+async def test_a_light_node_asks_again_when_the_connection_was_given_up_before_the_first_piece() -> None:
+    async with nodes(2, World()) as (leader, light):
+        link, reached, watch = light.peers.link_to(leader.address), asyncio.Event(), leader.ports.watch
+
+        async def silent(*_: Any) -> AsyncIterator[TaskEvent]:
+            leader.ports.watch = watch  # type: ignore[method-assign]
+            reached.set()
+            await asyncio.Event().wait()
+            yield TaskEvent(state=TaskState.PENDING, attempt=0, note="", log=b"never", final=True)
+
+        client = Client(light.server.api_address)
+        token = await client.log_in()
+        light.ports.follow(leader.address, Standing.LIGHT)
+        leader.ports.watch = silent  # type: ignore[method-assign, assignment]
+        stream = client.method("WatchTask")(
+            hive_pb2.WatchTaskRequest(task_id="t"), metadata=[("authorization", f"Bearer {token}")], timeout=DEADLINE_S
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            await reached.wait()
+        link.drop(await link.connect(DEADLINE_S))
+        assert [update.log async for update in stream] == [b"one\n", b"two\n"]
         await client.channel.close()
 
 
