@@ -94,6 +94,7 @@ class HiveCluster:
         self._moves = moves
         self._desk = desk
         self._gone = False
+        self._is_out = False
         self._departures = asyncio.Lock()
         """From the question whether the hive can do without a node to the entry by which it is out: one at a time.
 
@@ -186,10 +187,14 @@ class HiveCluster:
         self._gone = True  # The end of this life is a move, and not a leaving for good.
         try:
             await self.remove(self._local.node_id, deadline_s)
-        except HiveError as error:
-            if error.code is not Code.INVALID_ARGUMENT:
-                self._gone = False
-                raise
+        except BaseException as error:
+            if isinstance(error, HiveError) and error.code is Code.INVALID_ARGUMENT:
+                return
+            # Also when the owner does not wait any longer: nobody goes on with the move, and the hive may let this node go yet.
+            self._gone = False
+            if self._is_out:
+                self.taken_out()
+            raise
 
     async def snapshot(self) -> MadeCopy:
         replica = self._local.replica
@@ -415,6 +420,7 @@ class HiveCluster:
 
     def taken_out(self) -> None:
         """The hive is without this node, for good; unless it is on its way to another one, its daemon ends."""
+        self._is_out = True
         if not self._gone:
             self._gone = True
             self._left()
