@@ -221,14 +221,21 @@ class MdnsFinder:
         old, self._zeroconf = self._zeroconf, None
         if old is None:
             return
+        goodbye = asyncio.create_task(self._say_goodbye(old, browser), name="mdns-goodbye")
         try:
-            async with asyncio.timeout(CLOSE_S_MAX):
-                if browser is not None:
-                    await browser.async_cancel()
-                await old.async_unregister_all_services()
+            # No `asyncio.timeout`: in a part that was told to go, Python before 3.12 ends the part by it.
+            await asyncio.wait({goodbye}, timeout=CLOSE_S_MAX)
+        finally:
+            goodbye.cancel()
+            await old.async_close()
+
+    async def _say_goodbye(self, instance: AsyncZeroconf, browser: AsyncServiceBrowser | None) -> None:
+        try:
+            if browser is not None:
+                await browser.async_cancel()
+            await instance.async_unregister_all_services()
         except (OSError, zeroconf.Error) as error:
             _log.info("mdns_goodbye_unsent", error=str(error) or type(error).__name__)
-        await old.async_close()
 
     def _info(self) -> AsyncServiceInfo:
         announcement = self._announcement

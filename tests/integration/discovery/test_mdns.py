@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from zeroconf.asyncio import AsyncZeroconf
 
+from hivenode.discovery import mdns
 from hivenode.discovery.finder import Candidate
 from hivenode.discovery.mdns import Announcement, MdnsFinder
 from tests.support.avahi import avahi, browse
@@ -26,6 +28,9 @@ HIVE_ID = "0123456789abcdef" * 2
 
 def node_id(letter: str) -> str:
     return letter * 26
+
+
+ANNOUNCEMENT = Announcement(node_id=node_id("z"), hive_id="", version="0.1.0", phase="fresh", port=50052)
 
 
 class Seeker:
@@ -149,11 +154,63 @@ async def test_first_question_asks_for_an_answer_that_every_program_of_the_machi
 
 async def test_closing_right_after_the_start_leaves_nothing_behind() -> None:
     found: list[Candidate] = []
-    announcement = Announcement(node_id=node_id("z"), hive_id="", version="0.1.0", phase="fresh", port=50052)
-    finder = MdnsFinder(announcement, interfaces=["127.0.0.1"])
+    finder = MdnsFinder(ANNOUNCEMENT, interfaces=["127.0.0.1"])
     await finder.start(found.append)
     await finder.aclose()
     assert [task.get_name() for task in asyncio.all_tasks()] == [asyncio.current_task().get_name()]  # type: ignore[union-attr]
+
+
+async def _runs(finder: MdnsFinder) -> AsyncZeroconf:
+    """Starts it; what it opened."""
+    await finder.start(lambda candidate: None)
+    opened = finder._zeroconf
+    assert opened is not None
+    return opened
+
+
+async def test_closing_while_an_address_goes_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would answer for this node, with what it was, as long as the process lives."""
+    addresses, goodbye, say = ["127.0.0.1"], asyncio.Event(), AsyncZeroconf.async_unregister_all_services
+
+    async def says(instance: AsyncZeroconf) -> None:
+        goodbye.set()
+        await say(instance)
+
+    monkeypatch.setattr(AsyncZeroconf, "async_unregister_all_services", says)
+    monkeypatch.setattr(mdns, "lan_addresses", lambda: tuple(addresses))
+    finder = MdnsFinder(ANNOUNCEMENT, watch_interval_s=0.01)
+    opened = await _runs(finder)
+    addresses.clear()
+    async with asyncio.timeout(DEADLINE_S):
+        await goodbye.wait()  # It takes a while.
+        assert not opened.zeroconf.done
+        await finder.aclose()
+    assert opened.zeroconf.done
+
+
+async def test_goodbyes_that_take_too_long_leave_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the one who closes was told to go itself, as a part of the daemon is at its end."""
+    monkeypatch.setattr(mdns, "CLOSE_S_MAX", 0.0)
+    finder = MdnsFinder(ANNOUNCEMENT, interfaces=["127.0.0.1"])
+    opened = await _runs(finder)
+    begun = asyncio.Event()
+    went_on: list[str] = []
+
+    async def part() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            await finder.aclose()
+            went_on.append("what else is to be closed")
+
+    running = asyncio.create_task(part())
+    await begun.wait()
+    running.cancel()
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.wait({running})
+    assert opened.zeroconf.done
+    assert went_on
 
 
 async def test_avahi_sees_the_service(tmp_path: Path) -> None:
