@@ -95,7 +95,7 @@ class Admission:
             answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
             return
         onward = replace(asked, hops=asked.hops + 1)
-        self._node.ask(self._node.address_of(leader), onward, JOIN_DEADLINE_S, answer)
+        self._node.calls.ask(self._node.address_book.address_of(leader), onward, JOIN_DEADLINE_S, answer)
 
     def _judge(
         self, replica: Replica, asked: JoinAsked, answer: OnAnswer, said: tuple[Claim, Claim, list[Claim]]
@@ -131,7 +131,7 @@ class Admission:
                 done(claims)
 
         for address in addresses:
-            self._node.ask(address, IntroduceAsked(), ASK_DEADLINE_S, partial(answered, address))
+            self._node.calls.ask(address, IntroduceAsked(), ASK_DEADLINE_S, partial(answered, address))
 
     def _admit(self, replica: Replica, asked: JoinAsked, answer: OnAnswer) -> None:
         joiner = open_record(asked.record, self._world.verify)

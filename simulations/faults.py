@@ -23,6 +23,7 @@ from simulations.marks import Kind
 from simulations.network import Weather
 from simulations.node import Node
 from simulations.operator import Operator
+from simulations.own_record import signed_record
 from simulations.world import World
 
 JUMP_MS_MAX: Final = 3_600_000
@@ -213,7 +214,7 @@ class Faults:
         self._engine.after(REPLACE_LOOK_US, self._replace_broken)
         now_us = self._engine.now_us
         for node in self.world.present():
-            if not (node.tainted or node.is_rotten) or self.world.has_shown(node):
+            if not (node.tainted or node.damage.is_rotten) or self.world.has_shown(node):
                 self._doubted_us.pop(node.name, None)
             elif (
                 not node.broken
@@ -250,7 +251,7 @@ class Faults:
             and not other.revoked
             and other.disk.log.last_index() >= status.last_index
             and not other.disk.log.damaged
-            and not other.is_rotten
+            and not other.damage.is_rotten
         }
         departing = leader.cluster is not None and leader.cluster.departing
         return (
@@ -277,7 +278,7 @@ class Faults:
                 and not node.disk.full
                 and not node.disk.log.damaged
                 and not node.tainted
-                and not node.is_rotten
+                and not node.damage.is_rotten
                 for node in current.values()
             )
         )
@@ -363,13 +364,13 @@ class Faults:
         if self._copies_are_whole():
             node = self._any()
             if node is not None and not node.revoked:
-                node.flip_state(prefixes=HOT_ROWS if self._engine.chance(800) else (b"",))
+                node.damage.flip_state(prefixes=HOT_ROWS if self._engine.chance(800) else (b"",))
 
     def _flip_log(self) -> None:
         if self._copies_are_whole():
             node = self._any()
             if node is not None and not node.revoked:
-                node.flip_log()
+                node.damage.flip_log()
 
     def _clock(self) -> None:
         node = self._any()
@@ -392,7 +393,7 @@ class Faults:
         nodes = self.world.present()
         victim, asked = self._any(), nodes[self._engine.rng.randrange(len(nodes))]
         if victim is not None:
-            record = replace(victim.signed_record(later=True), signature=bytes(64))
+            record = replace(signed_record(victim, later=True), signature=bytes(64))
             forged = JoinAsked(hive_id=asked.disk.log.hive_id, record=record)
             call = PeerCall(call=0, address=asked.address, body=forged)
             self.world.network.send(victim.name, asked.name, call, once=True)

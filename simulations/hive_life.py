@@ -76,6 +76,7 @@ from simulations.calls import (
 )
 from simulations.disk import Bind
 from simulations.engine import SECOND
+from simulations.own_record import signed_record
 
 if TYPE_CHECKING:
     from simulations.node import Node
@@ -213,10 +214,10 @@ class HiveLife:
                 return
             own = self._node.disk.log.hive_id
             if not result.hive_id or result.hive_id == own or not own:
-                self._node.learn_address(result.record.node_id, result.record.addresses)
+                self._node.address_book.learn(result.record.node_id, result.record.addresses)
             self.step(confirmed_by(address, result))
 
-        self._node.ask(address, IntroduceAsked(), CALL_DEADLINE_S, answered)
+        self._node.calls.ask(address, IntroduceAsked(), CALL_DEADLINE_S, answered)
 
     def _invite(self, effect: InviteFounder, hive_id: str) -> None:
         peer = effect.node_id
@@ -230,7 +231,7 @@ class HiveLife:
                 self.step(InvitationUnanswered(node_id=peer))
 
         asked = InviteAsked(by=self._node.node_id, hive_id=hive_id)
-        self._node.ask(effect.addresses[0], asked, INVITE_DEADLINE_S, answered)
+        self._node.calls.ask(effect.addresses[0], asked, INVITE_DEADLINE_S, answered)
 
     def form(self, hive_id: str, founders: int) -> None:
         """Forms a hive with this node as its one voter; the first entry says so, as `LocalNode.be_born` has it."""
@@ -287,7 +288,7 @@ class HiveLife:
                 admit()
 
         def admit() -> None:
-            command = AdmitNode(signed_record=encode_record(self._node.signed_record()), rights=NodeRights.VOTER)
+            command = AdmitNode(signed_record=encode_record(signed_record(self._node)), rights=NodeRights.VOTER)
             self._propose(replica, command, BIRTH_DEADLINE_S, admitted)
 
         def admitted(result: Written) -> None:
@@ -351,10 +352,10 @@ class HiveLife:
             elif result.hive_id != hive_id:
                 done(Failure(code=Code.WRONG_HIVE, text="the machine at this address is of another hive by now"))
             else:
-                node.learn_address(result.record.node_id, result.record.addresses)
+                node.address_book.learn(result.record.node_id, result.record.addresses)
                 self._ask_to_admit(address, hive_id, done)
 
-        node.ask(address, IntroduceAsked(), JOIN_DEADLINE_S, introduced)
+        node.calls.ask(address, IntroduceAsked(), JOIN_DEADLINE_S, introduced)
 
     def _ask_to_admit(
         self, address: str, hive_id: str, done: Callable[[JoinOffer | Failure], None], tries: int = 2
@@ -371,17 +372,17 @@ class HiveLife:
             else:
                 done(Failure(code=Code.PEER_REJECTED, text="the hive knows a later statement of this node"))
 
-        asked = JoinAsked(hive_id=hive_id, record=self._node.signed_record())
-        self._node.ask(address, asked, JOIN_DEADLINE_S, answered)
+        asked = JoinAsked(hive_id=hive_id, record=signed_record(self._node))
+        self._node.calls.ask(address, asked, JOIN_DEADLINE_S, answered)
 
     def _joined(self, offer: JoinOffer) -> None:
         node = self._node
         self._engine.note(f"{node.member_id} joins {offer.hive_id[:8]}")
         node.bound_to, node.bound_address = "", ""
-        node.learn_address(offer.leader.node_id, offer.leader.addresses)
+        node.address_book.learn(offer.leader.node_id, offer.leader.addresses)
         records = [open_record(signed, self._world.verify) for signed in offer.members]
         for record in records:
-            node.learn_address(record.node_id, record.addresses)
+            node.address_book.learn(record.node_id, record.addresses)
         self.writes_open = True
         names = [self._world.names[record.node_id] for record in records]
         leader = self._world.names[offer.leader.node_id]
@@ -398,7 +399,7 @@ class HiveLife:
         node, replica = self._node, self._node.replica
         hive = queries.hive(replica.view) if replica is not None else None
         leader = self._world.nodes[replica.leader.partition(".")[0]] if replica and replica.leader else None
-        signed = node.signed_record()
+        signed = signed_record(node)
         return Introduction(
             record=open_record(signed, self._world.verify),
             signed=signed,
@@ -418,12 +419,12 @@ class HiveLife:
             if isinstance(effect, RefuseInvitation):
                 answer(Failure(code=Code.WRONG_HIVE, text=effect.reason))
                 return
-        answer(self._node.signed_record())
+        answer(signed_record(self._node))
 
     def asked_for_members(self, asked: MembersAsked, answer: OnAnswer) -> None:
         """A member that was away wants to know who came."""
         node, replica = self._node, self._node.replica
-        if replica is None or not node.takes_part(self._world.nodes[self._world.names[asked.by]]):
+        if replica is None or not node.hearing.takes_part(self._world.nodes[self._world.names[asked.by]]):
             answer(Failure(code=Code.PERMISSION_DENIED, text="it takes no part in consensus"))
             return
         inside = sorted(map(self._world.node_of, replica.conf.members()))
@@ -448,12 +449,12 @@ class HiveLife:
                     nodes_changed = True
                     entry = queries.node(replica.view, NodeId(node_id))
                     if entry is not None and entry.kind is NodeKind.HIVE:
-                        self._node.learn_address(entry.node_id, entry.addresses)
+                        self._node.address_book.learn(entry.node_id, entry.addresses)
                 case StateReplaced():
                     nodes_changed = True
                     for entry in queries.nodes(replica.view):
                         if entry.kind is NodeKind.HIVE:
-                            self._node.learn_address(entry.node_id, entry.addresses)
+                            self._node.address_book.learn(entry.node_id, entry.addresses)
                     self._tell_record_again()
                     self._look(replica)
                 case NodeRemoved(node_id=node_id):
@@ -527,7 +528,7 @@ class HiveLife:
             return
         leader = self._node.leader_node()
         if leader is None:
-            self._node.seek_leader()
+            self._node.search.seek()
             self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
             return
 
@@ -537,7 +538,7 @@ class HiveLife:
                 return
             if isinstance(result, JoinOffer) and self._may_come_to_vote(replica):
                 self._node.roster = result
-                self._node.note_offer()
+                self._node.hearing.note_offer()
                 if replica is None and result.voter_rights and self._node.replica is None:
                     self._engine.note(f"{self._node.name} was given voter right")
                     self._node.enter(holds_log=True)
@@ -547,7 +548,7 @@ class HiveLife:
             if isinstance(result, Failure) or not self._node.light:
                 self._later(ANNOUNCE_RETRY_S, self._tell_record_again)
 
-        self._ask_to_admit(self._node.address_of(leader), self._node.disk.log.hive_id, told)
+        self._ask_to_admit(self._node.address_book.address_of(leader), self._node.disk.log.hive_id, told)
 
     def _may_come_to_vote(self, replica: Replica | None) -> bool:
         """Whether it holds no log that grows, and may be given one. Of the rest the daemon asks again as well, to no effect."""
@@ -604,19 +605,19 @@ class HiveLife:
             self._later(longer_s, lambda: self._ask_for_members(replica, longer_s))
         node = self._node
         asked = MembersAsked(hive_id=node.disk.log.hive_id, by=node.node_id)
-        known = [other for other in self._world.present() if other is not node and node.takes_part(other)]
+        known = [other for other in self._world.present() if other is not node and node.hearing.takes_part(other)]
         known.sort(key=lambda other: other.member_id not in replica.conf.members())
         begin = self._asked % len(known) if known else 0
         some = [*known[begin:], *known[:begin]][:ASKED_AT_ONCE]
         self._asked += len(some)
         for other in some:
-            node.ask(node.address_of(other), asked, MEMBERS_DEADLINE_S, self._told_members)
+            node.calls.ask(node.address_book.address_of(other), asked, MEMBERS_DEADLINE_S, self._told_members)
 
     def _told_members(self, told: Any) -> None:
         if not isinstance(told, Failure):
-            self._node.vouch(told.by, told.index, (node_id for node_id, _ in told.members))
+            self._node.hearing.vouch(told.by, told.index, (node_id for node_id, _ in told.members))
             for node_id, addresses in told.members:
-                self._node.learn_address(node_id, addresses)
+                self._node.address_book.learn(node_id, addresses)
 
     # --- the end of a hive -----------------------------------------------------------------------------------------
 
@@ -671,7 +672,7 @@ class HiveLife:
             if entry.node_id == self._node.node_id:
                 continue
             for address in entry.addresses:
-                self._node.ask(address, IntroduceAsked(), SEEK_DEADLINE_S, partial(self._found, address))
+                self._node.calls.ask(address, IntroduceAsked(), SEEK_DEADLINE_S, partial(self._found, address))
 
     def _found(self, address: str, result: Any) -> None:
         if not isinstance(result, Failure):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hivenode.runtime.leader_search import ASKED_AT_ONCE, INTRODUCE_DEADLINE_S
 from hivenode.runtime.local import LEADERLESS_S
-from simulations.calls import LeaderAsked
+from simulations.calls import LeaderAsked, LeaderTold
 from simulations.engine import SECOND
 
 if TYPE_CHECKING:
@@ -46,14 +46,21 @@ class LeaderSearch:
         """The machine knows who leads by itself."""
         self._lacking_us = None
 
-    def lacks_long(self) -> bool:
+    def _lacks_long(self) -> bool:
         """Whether the machine has wanted a leader for longer than any election takes."""
         now_us = self._node.world.engine.now_us
         if self._lacking_us is None:
             self._lacking_us = now_us
         return now_us - self._lacking_us >= LEADERLESS_US
 
-    def begin(self) -> None:
+    def seek(self) -> None:
+        """Asks others who leads, when this machine cannot know by itself; one without a hive asks nobody."""
+        node = self._node
+        in_hive = node.disk.log.hive_id != ""
+        if in_hive and self.leader is None and (node.light or self._lacks_long()):
+            self._begin()
+
+    def _begin(self) -> None:
         """Goes through all machines, unless that is under way; a round that finds nobody is begun anew by the next call."""
         if not self._asked:
             self._round = self._candidates()
@@ -78,6 +85,15 @@ class LeaderSearch:
         if self._asked.get(target) == asked_us:
             del self._asked[target]
             self._ask_next()
+
+    def asked(self, source: str) -> None:
+        """A machine asks who leads; only one that holds the log of the same hive tells it."""
+        node, world = self._node, self._node.world
+        # What a light node was told may be old, and would go round among them for ever.
+        ours = node.disk.log.hive_id == world.nodes[source].disk.log.hive_id
+        leader = node.leader_node() if ours and not node.light else None
+        told = LeaderTold(leader=leader.name if leader is not None else "")
+        world.network.send(node.name, source, told, once=True)
 
     def told(self, source: str, leader: str) -> None:
         """A machine said who leads; empty when it does not know."""

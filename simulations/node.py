@@ -1,4 +1,4 @@
-"""One simulated machine with its daemon: it starts, crashes, sleeps and forgets, and takes calls from the programs on it.
+"""One simulated machine with its daemon: it starts, crashes, sleeps and forgets, and takes what arrives on its wire.
 
 | what happens | process | memory | disk | clocks |
 |---|---|---|---|---|
@@ -7,79 +7,60 @@
 | pause | stands still; what arrives waits | kept | a write that is under way ends | go on |
 | wipe | gone | gone | empty: the node comes back as another member | go on |
 | damage found | ends itself and says why | gone | kept, and not started on again | go on |
+
+What else a machine does has modules of its own: `node_calls` serves and calls, `hearing` says to whom it listens, `streams` holds
+workers' streams, `damage` flips bits, `address_book` and `own_record` are where others are and what it says of itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, assert_never, get_args
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, get_args
 
-from hivenode.consensus import (
-    MemberId,
-    Message,
-)
-from hivenode.encoding.node_record import (
-    Capabilities,
-    NodeId,
-    NodeRecord,
-    Role,
-    SignedNodeRecord,
-    node_id_of,
-    sign_record,
-)
-from hivenode.errors import Code, InvariantError
-from hivenode.pool import queries
-from hivenode.pool.records import NodeKind
-from hivenode.runtime.member_gate import MemberGate
-from hivenode.runtime.peer_host import HEARD_MS
+from hivenode.consensus import MemberId, Message
+from hivenode.encoding.node_record import Role, node_id_of
+from hivenode.errors import InvariantError
 from hivenode.runtime.ports import JoinOffer
+from simulations.address_book import AddressBook
 from simulations.admission import Admission
 from simulations.calls import (
     Announced,
     Answer,
     DigestAsked,
     DigestJudged,
-    Failure,
     Forward,
-    IntroduceAsked,
-    InviteAsked,
-    JoinAsked,
     LeaderAsked,
     LeaderTold,
-    MembersAsked,
-    OnAnswer,
     PeerCall,
     PieceAsked,
     PieceSent,
-    Read,
-    Write,
 )
 from simulations.checkers.violation import Violation
 from simulations.clocks import Clock
 from simulations.cluster import Cluster
 from simulations.coordinator import Coordinator
+from simulations.damage import Damage
 from simulations.digests import DigestKeeper
-from simulations.disk import Disk, flipped
-from simulations.engine import MS, SECOND
+from simulations.disk import Disk
+from simulations.engine import SECOND
+from simulations.hearing import Hearing
 from simulations.hive_life import HiveLife
 from simulations.leader_search import LeaderSearch
 from simulations.marks import Kind
-from simulations.network import Stream
+from simulations.node_calls import NodeCalls
+from simulations.own_record import capabilities_of
 from simulations.replica import Replica
 from simulations.signatures import signature_of
 from simulations.snapshots import SnapshotDisk, serve_pieces
 from simulations.steward import Steward
+from simulations.streams import Streams
 from simulations.worker import Worker
 
 if TYPE_CHECKING:
     from simulations.world import World
 
-NEVER_EXPIRES_MS: Final = 253_402_300_799_999
-LEADER_RETRY_US: Final = 50 * MS
-"""How often a node that knows no leader looks again for one on behalf of a call."""
 ANNOUNCE_US: Final = 60 * SECOND
 """Discovery names everybody again so often, as multicast DNS does before its records run out."""
 PERSON_US: Final = 30 * SECOND
@@ -99,7 +80,7 @@ class Node:
         self.public_key: Final = hashlib.sha256(f"node {name}".encode()).digest()
         self.node_id: Final = node_id_of(self.public_key)
         self.clock: Final = Clock(world.engine, name)
-        self.capabilities: Final = _capabilities(name)
+        self.capabilities: Final = capabilities_of(name)
         self.incarnations = 1
         self.disk = Disk(world.engine, "1")
         self.snapshots = SnapshotDisk(self, self.disk)
@@ -126,17 +107,16 @@ class Node:
         self.cluster: Cluster | None = None
         self.roster: JoinOffer | None = None
         """What the leader told when it took this node in, which knows nobody by its own state yet."""
-        self._gate: MemberGate | None = None
-        self._heard_ms: dict[NodeId, int] = {}
         self.coordinator: Coordinator | None = None
         self.digests: DigestKeeper | None = None
         self.worker: Worker | None = None
         self.search: Final = LeaderSearch(self)
+        self.hearing: Final = Hearing(self)
+        self.calls: Final = NodeCalls(self)
+        self.streams: Final = Streams(self)
+        self.address_book: Final = AddressBook(self)
+        self.damage: Final = Damage(self)
         self._backlog: deque[Callable[[], None]] = deque()
-        self._calls: dict[int, OnAnswer] = {}
-        self._call_count = 0
-        self._streams: dict[int, tuple[Stream, int]] = {}
-        self._stream_count = 0
         self.life: HiveLife | None = None
         self.admission: Final = Admission(self)
         self.tombstones: list[str] = []
@@ -147,8 +127,6 @@ class Node:
         self.moves = 0
         self.address = f"{name}:50052"
         world.addresses[self.address] = self
-        self._known: dict[str, str] = {}
-        """Where this process last heard that others are."""
         world.network.attach(name, self.receive)
         world.engine.mark(Kind.ADDED, name)
 
@@ -197,7 +175,7 @@ class Node:
 
     def _start_life(self) -> None:
         life = self.life = HiveLife(self)
-        self._known = {}
+        self.address_book.forget()
         life.start()
         self._announce_again(asks=True)
         self.at(self.world.engine.now_us + 1 * SECOND, lambda: self.world.announce(self, asks=True))
@@ -219,16 +197,7 @@ class Node:
         self.world.engine.mark(Kind.MEMBER, self.name)
         replica = Replica(self, born=born)
         self.replica = replica
-        self._gate = gate = MemberGate(
-            self.node_id,
-            self.disk.log.incarnation,
-            view=lambda: replica.view,
-            members=lambda: frozenset(map(self.world.node_of, replica.conf.members())),
-            is_member=lambda: replica.member_id in replica.conf.members(),
-            applied_index=lambda: replica.applied_index,
-        )
-        self.note_offer()
-        replica.listeners.append(gate.applied)
+        self.hearing.begin(replica)
         self.coordinator = Coordinator(self, replica)
         self.steward = Steward(self, replica)
         self.cluster = Cluster(self, replica, self.steward)
@@ -288,18 +257,13 @@ class Node:
             self.snapshots.power_lost()
         self.world.engine.note(f"{self.member_id} {'loses power' if power else 'crashes'}, write {fate}")
         self.replica, self.coordinator, self.digests = None, None, None
-        self.steward, self.cluster, self._gate = None, None, None
-        self._heard_ms.clear()
+        self.steward, self.cluster = None, None
+        self.hearing.forget()
         self.worker, self.life = None, None
         self.search.forget()
         self._backlog.clear()
-        self._calls.clear()
-        streams, self._streams = list(self._streams.values()), {}
-        for stream, side in streams:
-            if power:
-                stream.fall_silent(side)
-            else:
-                stream.close(side)
+        self.calls.forget()
+        self.streams.process_ended(silently=power)
         self.world.process_ended(self, reset=not power)
 
     def do(self, action: Callable[[], None]) -> None:
@@ -320,7 +284,7 @@ class Node:
     def _break_down(self, error: Exception) -> None:
         """Something raised in this process. Where bits were flipped that is what must happen; else it is a fault."""
         compared = isinstance(error, InvariantError) and self.digests is not None and self.world.anybody_tainted()
-        damaged = self.tainted or self.disk.log.damaged or self.is_rotten
+        damaged = self.tainted or self.disk.log.damaged or self.damage.is_rotten
         if not (damaged or compared):
             raise error
         if damaged:
@@ -336,55 +300,6 @@ class Node:
         self.broken = why
         self.world.engine.note(f"{self.member_id} stops for good: {why}")
         self.crash()
-
-    def flip_log(self) -> bool:
-        """A bit of some entry on the disk flips; returns whether there is one."""
-        log, engine = self.disk.log, self.world.engine
-        first, last = log.on_disk()
-        if first > last:
-            return False
-        index = engine.between(first, last)
-        log.flip_bit(index, engine.rng.getrandbits(20))
-        engine.note(f"a bit of entry {index} of {self.member_id} flips")
-        return True
-
-    def flip_state(self, *, prefixes: tuple[bytes, ...] = (b"",)) -> bool:
-        """A bit of some row of agreed state flips, in the page cache and on the disk; returns whether there is one.
-
-        Args:
-            prefixes: of the rows among which one is taken.
-        """
-        key, bit = self._some_row(prefixes), self.world.engine.rng.getrandbits(16)
-        if key is None:
-            return False
-        self.disk.state.flip_bit(key, bit)
-        if self.replica is not None:
-            self.replica.view.flip_bit(key, bit)
-        self.world.engine.note(f"a bit of the row {key!r} of {self.member_id} flips")
-        return True
-
-    def spoil_state(self, *, prefixes: tuple[bytes, ...]) -> bool:
-        """A number in some row is wrong by one and has its checksum, as if it was computed so; whether there is one."""
-        key = self._some_row(prefixes)
-        if key is None:
-            return False
-        rows = self.disk.state.rows
-        bit = 8 * (len(rows[key]) - 1)
-        self.tainted = True
-        rows[key] = flipped(rows[key], bit)
-        if self.replica is not None and (value := self.replica.view.get(key)) is not None:
-            self.replica.view.overwrite(key, flipped(value, bit))
-        self.world.engine.note(f"the row {key!r} of {self.member_id} is wrong")
-        return True
-
-    def _some_row(self, prefixes: tuple[bytes, ...]) -> bytes | None:
-        keys = [key for key in sorted(self.disk.state.rows) if key.startswith(prefixes)]
-        return keys[self.world.engine.rng.randrange(len(keys))] if keys else None
-
-    @property
-    def is_rotten(self) -> bool:
-        """Whether a bit of its agreed state flipped that nobody has read since."""
-        return bool(self.disk.state.rotten or (self.replica is not None and self.replica.view.rotten))
 
     def pause(self) -> None:
         if self.alive and not self.paused:
@@ -425,7 +340,7 @@ class Node:
         target = name_of(message.to)
         if self.world.engine.detailed:
             self.world.engine.detail(describe(message))
-        if not self.world.moved or self._knows_way(target):
+        if not self.world.moved or self.address_book.knows_way(target):
             self.world.network.send(self.name, target, message)
 
     def send_to_member(self, member: MemberId, payload: Any) -> None:
@@ -451,24 +366,16 @@ class Node:
             replica = self.replica
             # One that asked two hives may be in the lists of both; the peer protocol refuses who is of another hive.
             ours = self.world.nodes[source].disk.log.hive_id == self.disk.log.hive_id
-            if replica is not None and ours and payload.to == replica.member_id and self._hears(source):
+            if replica is not None and ours and payload.to == replica.member_id and self.hearing.hears_message(source):
                 replica.receive(payload)
             return
         match payload:
             case Forward():
-                self._serve_forward(source, payload)
+                self.calls.serve_forward(source, payload)
             case Answer():
-                done = self._calls.pop(payload.call, None)
-                if isinstance(payload.result, Failure) and payload.result.code is Code.NO_LEADER:
-                    self.search.leader = None
-                if done is not None:
-                    done(payload.result)
+                self.calls.answered(payload)
             case LeaderAsked():
-                # What a light node was told may be old, and would go round among them for ever.
-                ours = self.disk.log.hive_id == self.world.nodes[source].disk.log.hive_id
-                leader = self.leader_node() if ours and not self.light else None
-                told = LeaderTold(leader=leader.name if leader is not None else "")
-                self.world.network.send(self.name, source, told, once=True)
+                self.search.asked(source)
             case LeaderTold():
                 self.search.told(source, payload.leader)
                 if self.search.leader is not None and self.replica is not None and self.life is not None:
@@ -480,68 +387,21 @@ class Node:
                         answer = Announced(address=self.address, asks=False)
                         self.world.network.send(self.name, source, answer, once=True)
             case PeerCall():
-                self._serve_peer(source, payload)
+                self.calls.serve_peer(source, payload)
             case PieceAsked():
-                if self.takes_part(self.world.nodes[source]):
+                if self.hearing.takes_part(self.world.nodes[source]):
                     serve_pieces(self, source, payload)
             case PieceSent():
                 if self.replica is not None:
-                    self.replica.fetcher.piece(self._as_it_arrives(payload))
+                    self.replica.fetcher.piece(self.damage.as_it_arrives(payload))
             case DigestAsked():
-                if self.digests is not None and self.admits(self.world.nodes[source]):
+                if self.digests is not None and self.hearing.admits(self.world.nodes[source]):
                     self.digests.compare(source, payload)
             case DigestJudged():
                 if self.digests is not None:
                     self.digests.judged(payload)
             case _:
                 raise TypeError(f"{type(payload).__name__} goes over no wire")
-
-    def takes_part(self, other: Node) -> bool:
-        """Whether this member hears what the other says of consensus, and gives it log and state."""
-        return self._gate is not None and self._gate.takes_part(other.node_id)
-
-    def admits(self, other: Node) -> bool:
-        """As `LocalNode.admits`: whether this member of the hive takes calls of the other that only members may make."""
-        replica = self.replica
-        if replica is None:
-            return True
-        entry = queries.node(replica.view, other.node_id)
-        return (entry is not None and entry.kind is NodeKind.HIVE) or self.takes_part(other)
-
-    def _hears(self, source: str) -> bool:
-        """Whether a message of the core is taken; a peer that the agreed state does not know is asked about."""
-        gate, node_id = self._gate, self.world.nodes[source].node_id
-        if gate is None:
-            return False
-        if gate.takes_part(node_id):
-            self._heard_ms[node_id] = self.clock.monotonic_ms()
-            return True
-        if self.life is not None and gate.may_be_new(node_id):
-            self.life.unheard_called()
-        return False
-
-    def hears(self, node_id: NodeId) -> bool:
-        """Whether another has said something of consensus lately."""
-        return self.clock.monotonic_ms() - self._heard_ms.get(node_id, -HEARD_MS) < HEARD_MS
-
-    def vouch(self, by: NodeId, index: int, named: Iterable[NodeId]) -> None:
-        """A member that takes part named those that do."""
-        if self._gate is not None:
-            self._gate.vouch(by, index, named)
-
-    def note_offer(self) -> None:
-        """What the leader named as it let this machine in; also after a restart, for it is on the machine's disk."""
-        if self._gate is not None and self.roster is not None:
-            self._gate.offer(self.roster.index, (self.roster.leader.node_id, *self.roster.voters))
-
-    def _as_it_arrives(self, piece: PieceSent) -> PieceSent:
-        """A bit may flip on the way from the wire to the file."""
-        engine = self.world.engine
-        per_mille = self.world.corrupt_piece_per_mille
-        if piece.data and per_mille and engine.chance(per_mille):
-            engine.note(f"a bit flips in the snapshot that {self.name} receives")
-            return replace(piece, data=flipped(piece.data, engine.rng.getrandbits(16)))
-        return piece
 
     def reaches(self, other: Node) -> bool:
         network = self.world.network
@@ -553,60 +413,9 @@ class Node:
         if replica is not None and replica.leader is not None and name_of(replica.leader) == other.name:
             replica.leader_lost(replica.leader)
 
-    def open_stream(self, target: Node, receive: Callable[[Any], None], closed: Callable[[bool], None]) -> Stream:
-        """Opens a worker's stream to the node that is taken for the leader."""
-        holder: list[Stream] = []
-        own_key, its_key = self._next_stream(), target._next_stream()
-        boot = target.boots
-
-        def accept() -> tuple[Callable[[Any], None], Callable[[bool], None]]:
-            coordinator = target.coordinator
-            if coordinator is None:
-                return (lambda _event: holder[0].close(1)), (lambda _reset: None)
-            return coordinator.accept(self, holder[0])
-
-        handlers: list[tuple[Callable[[Any], None], Callable[[bool], None]]] = []
-
-        def receive_there(event: Any) -> None:
-            if target.alive and target.boots == boot:
-                target.run(lambda: handlers[0][0](event))
-
-        def closed_there(reset: bool) -> None:
-            target._streams.pop(its_key, None)
-            if target.alive and target.boots == boot:
-                target.run(lambda: handlers[0][1](reset))
-
-        my_boot = self.boots
-
-        def receive_here(order: Any) -> None:
-            if self.alive and self.boots == my_boot:
-                self.run(lambda: receive(order))
-
-        def closed_here(reset: bool) -> None:
-            self._streams.pop(own_key, None)
-            if self.alive and self.boots == my_boot:
-                self.run(lambda: closed(reset))
-
-        stream = Stream(
-            self.world.engine,
-            self.world.network,
-            (self.name, target.name),
-            (receive_here, receive_there),
-            (closed_here, closed_there),
-        )
-        holder.append(stream)
-        handlers.append(accept())
-        self._streams[own_key] = (stream, 0)
-        target._streams[its_key] = (stream, 1)
-        return stream
-
     def run(self, action: Callable[[], None]) -> None:
         """Does something in this process now, or when it goes on."""
         self.bound(action)()
-
-    def _next_stream(self) -> int:
-        self._stream_count += 1
-        return self._stream_count
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
@@ -627,173 +436,12 @@ class Node:
         replica = self.replica
         return self.world.nodes[name_of(replica.leader)] if replica is not None and replica.leader is not None else None
 
-    def seek_leader(self) -> None:
-        """Asks others who leads, when this machine cannot know by itself; one without a hive asks nobody."""
-        in_hive = self.disk.log.hive_id != ""
-        if in_hive and self.search.leader is None and (self.light or self.search.lacks_long()):
-            self.search.begin()
-
-    def serve(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:
-        """A call of a program on this machine; `done` is called once, unless this process ends first."""
-        replica = self.replica
-        if not self.disk.log.hive_id or self._is_elsewhere():
-            done(Failure(code=Code.NOT_A_MEMBER, text="this node has not joined the hive yet"))
-        elif replica is None or self.light or (isinstance(request, Write) and not replica.leads):
-            self._forward(request, deadline_us, done)
-        elif isinstance(request, Write) and self.life is not None and not self.life.writes_open:
-            done(Failure(code=Code.NO_LEADER, text="the hive is still being formed"))
-        elif isinstance(request, Write):
-            replica.propose(request, deadline_us, done)
-        else:
-            self._read(replica, request, deadline_us, done)
-
-    def _read(self, replica: Replica, request: Read, deadline_us: int, done: OnAnswer) -> None:
-        def confirmed(failure: Failure | None) -> None:
-            if failure is None and self.tainted:
-                failure = Failure(code=Code.OUTCOME_UNKNOWN, text="this node's state went wrong")
-            done(request.query(replica.view) if failure is None else failure)
-
-        replica.read_barrier(deadline_us, confirmed)
-
-    def _forward(self, request: Write | Read, deadline_us: int, done: OnAnswer) -> None:
-        engine = self.world.engine
-        leader = self.leader_node()
-        if leader is None:
-            self.seek_leader()
-            if engine.now_us + LEADER_RETRY_US >= deadline_us:
-                done(Failure(code=Code.NO_LEADER, text="no leader is known"))
-            else:
-                self.at(engine.now_us + LEADER_RETRY_US, lambda: self.serve(request, deadline_us, done))
-            return
-        self._call_count += 1
-        call = self._call_count
-        self._calls[call] = done
-        forward = Forward(call=call, request=request, deadline_us=deadline_us)
-        self.world.network.send(self.name, leader.name, forward, once=True)
-        self.at(deadline_us, lambda: self._give_up(call))
-
-    def _is_elsewhere(self) -> bool:
-        """Whether this node is in another hive than the one whose users ask; a hive of its own would take users' writes too."""
-        return self.world.hive_id not in ("", self.disk.log.hive_id)
-
-    def _give_up(self, call: int) -> None:
-        done = self._calls.pop(call, None)
-        if done is not None:
-            self.search.leader = None
-            done(Failure(code=Code.OUTCOME_UNKNOWN, text="the leader did not answer in time"))
-
-    def _serve_forward(self, source: str, forward: Forward) -> None:
-        def answer(result: Any) -> None:
-            self.world.network.send(self.name, source, Answer(call=forward.call, result=result), once=True)
-
-        replica = self.replica
-        if replica is None or not replica.leads:
-            answer(Failure(code=Code.NO_LEADER, text="this node does not lead"))
-        elif not self.admits(self.world.nodes[source]):
-            answer(Failure(code=Code.PERMISSION_DENIED, text="the node that brought this call is not in the hive"))
-        else:
-            self.serve(forward.request, forward.deadline_us, answer)
-
-    # --- peers -----------------------------------------------------------------------------------------------------
-
-    def ask(self, address: str, body: Any, deadline_s: float, done: OnAnswer) -> None:
-        """Calls an address; `done` is called once, unless this process ends first. NODE_OFFLINE: the machine refuses."""
-        world = self.world
-        self._call_count += 1
-        call = self._call_count
-        self._calls[call] = done
-
-        def answer(code: Code, text: str) -> None:
-            waiting = self._calls.pop(call, None)
-            if waiting is not None:
-                waiting(Failure(code=code, text=text))
-
-        target = world.addresses.get(address)
-        if target is not None and target.powered and not target.alive and self.reaches(target):
-            self.at(world.engine.now_us + MS, lambda: answer(Code.NODE_OFFLINE, "nobody listens there"))
-            return
-        self.at(
-            world.engine.now_us + int(deadline_s * SECOND), lambda: answer(Code.OUTCOME_UNKNOWN, "no answer in time")
-        )
-        if target is not None:
-            world.network.send(self.name, target.name, PeerCall(call=call, address=address, body=body), once=True)
-
-    def _serve_peer(self, source: str, call: PeerCall) -> None:
-        life = self.life
-        if life is None or call.address != self.address:
-            return
-
-        def answer(result: Any) -> None:
-            self.world.network.send(self.name, source, Answer(call=call.call, result=result), once=True)
-
-        match call.body:
-            case IntroduceAsked():
-                answer(life.introduction())
-            case InviteAsked():
-                life.invited(call.body, answer)
-            case JoinAsked(hive_id=hive_id) | MembersAsked(hive_id=hive_id) if hive_id != self.disk.log.hive_id:
-                answer(Failure(code=Code.WRONG_HIVE, text="this node is of another hive"))
-            case JoinAsked():
-                self.admission.asked_to_admit(call.body, answer)
-            case MembersAsked():
-                life.asked_for_members(call.body, answer)
-            case _:
-                assert_never(call.body)
-
-    def learn_address(self, node_id: NodeId, addresses: tuple[str, ...]) -> None:
-        """Somebody is there, by its own word or the hive's."""
-        name = self.world.names[node_id]
-        if addresses and name != self.name:
-            self._known[name] = addresses[0]
-
-    def address_of(self, other: Node) -> str:
-        """Where this process takes another machine to be."""
-        return self._known.get(other.name, other.address)
-
-    def _knows_way(self, name: str) -> bool:
-        """Whether what is sent to a machine goes where it is now."""
-        known = self._known.get(name)
-        return known is None or known == self.world.nodes[name].address
-
-    def signed_record(self, *, later: bool = False) -> SignedNodeRecord:
-        """What this node says of itself now, or `later`, after its next start; a later one has a greater sequence."""
-        record = NodeRecord(
-            node_id=self.node_id,
-            public_key=self.public_key,
-            incarnation=self.disk.log.incarnation,
-            role=self.role,
-            addresses=(self.address,),
-            capabilities=self.capabilities,
-            sequence=max(self.clock.wall_ms(), self.least_sequence) + later,
-            expires_ms=NEVER_EXPIRES_MS,
-            version="0.1.0",
-            certificate_sha256=bytes(32),
-        )
-        return sign_record(record, self.sign)
-
     def sign(self, message: bytes) -> bytes:
         return signature_of(self.public_key, message)
 
 
 def name_of(member: MemberId) -> str:
     return member.partition(".")[0]
-
-
-def _capabilities(name: str) -> Capabilities:
-    return Capabilities(
-        hostname=name,
-        cpu_cores=2,
-        memory_gb=8,
-        cpu_score=1_000,
-        gpu_score=0,
-        gpu_memory_gb=0,
-        gpu_name="",
-        location="",
-        docker_status="",
-        executor="sandbox",
-        executor_note="",
-        slots=2,
-    )
 
 
 def describe(message: Message) -> str:

@@ -81,5 +81,5 @@ class Steward:
             self._replica.view,
             node.clock.monotonic_ms(),
             connected=self.connected(),
-            hears=node.hears,
+            hears=node.hearing.has_heard,
         )

@@ -73,12 +73,12 @@ class Worker:
         leader = self._node.leader_node()
         if leader is not None and leader.alive:
             self._node.search.found()
-            self._stream = self._node.open_stream(leader, self._take, self._closed)
+            self._stream = self._node.streams.open(leader, self._take, self._closed)
             self._say_hello(self._stream)
         else:
             # A machine that does not take the connection is forgotten as leader.
             self._node.search.leader = None
-            self._node.seek_leader()
+            self._node.search.seek()
             self._node.at(self._engine.now_us + RECONNECT_US, self.connect)
 
     def _say_hello(self, stream: Stream) -> None:

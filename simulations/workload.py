@@ -174,7 +174,7 @@ class Workload:
         late = Failure(code=Code.OUTCOME_UNKNOWN, text="the node did not answer in time")
         self.engine.at(ask.deadline_us + MS, lambda: answer(late))
         if ask.node.alive:
-            ask.node.run(lambda: ask.node.serve(ask.request, ask.deadline_us, answer))
+            ask.node.run(lambda: ask.node.calls.serve(ask.request, ask.deadline_us, answer))
         else:
             answer(Failure(code=Code.NODE_OFFLINE, text="no process answers"))
 

@@ -245,7 +245,9 @@ class World:
 
         Who takes another one away meanwhile may take the last copy of what was acknowledged.
         """
-        return any(node.broken or node.tainted or node.is_rotten or node.disk.log.damaged for node in self.present())
+        return any(
+            node.broken or node.tainted or node.damage.is_rotten or node.disk.log.damaged for node in self.present()
+        )
 
     def alive(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive]
@@ -292,7 +294,7 @@ class World:
             replica = node.replica
             if node.broken:
                 found.append(f"{node.name} stopped: {node.broken}")
-            elif node.tainted or node.is_rotten:
+            elif node.tainted or node.damage.is_rotten:
                 found.append(
                     f"{node.name} runs with a state that {'differs' if self.has_shown(node) else 'is in doubt'}"
                 )
@@ -309,7 +311,7 @@ class World:
                 found.append(f"{node.name} applied {replica.applied_index} of {status.last_index}")
             elif node.member_id not in status.conf.members():
                 found.append(f"{node.member_id} is not in the configuration")
-        if leader.is_rotten:
+        if leader.damage.is_rotten:
             return found  # Whoever asks it reads the row.
         counts = queries.counts(leader.replica.view)
         if counts.tasks_pending or counts.tasks_running:
@@ -345,7 +347,7 @@ class World:
         looked_at: set[int] = set()
         for node in self.alive():
             replica = node.replica
-            if replica is None or node.tainted or node.is_rotten or node.disk.log.hive_id != self.main_hive():
+            if replica is None or node.tainted or node.damage.is_rotten or node.disk.log.hive_id != self.main_hive():
                 continue
             self.checks.agreed.compare(node.name, replica.applied_index, replica.view)
             if replica.applied_index not in looked_at:

@@ -63,7 +63,7 @@ class Watch:
         revoked = self.agreed.revoked
         if revoked.any:
             source = node.world.node_of(member)
-            if revoked.concerns(source) and not (node.tainted or node.is_rotten):
+            if revoked.concerns(source) and not (node.tainted or node.damage.is_rotten):
                 revoked.heard(node.name, source, node.world.names[source], applied_index)
 
     def acknowledged(self, node: Node, entry: Entry, copies: int) -> None:

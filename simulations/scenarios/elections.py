@@ -57,7 +57,7 @@ def _play_figure_8(stage: Stage) -> None:
     stage.cut([first], [node for node in stage.others(first) if node is not second])
     before = second.disk.log.last_index()
     write = Write(body=Sweep(keep_tasks_ms=stage.world.settings.keep_tasks_ms, rows_max=1))
-    first.serve(write, stage.engine.now_us + SECOND, lambda _result: None)
+    first.calls.serve(write, stage.engine.now_us + SECOND, lambda _result: None)
     stage.until(lambda: second.disk.log.last_index() > before or not first.leads, "an entry", 5 * SECOND)
     first.crash()
     second.crash()

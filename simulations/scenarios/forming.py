@@ -148,7 +148,7 @@ def _write(world: World, group: list[Node], user: str) -> None:
     ):
         answers: list[object] = []
         leader = next(node for node in group if node.leads)
-        leader.serve(Write(body=command), world.engine.now_us + 10 * SECOND, answers.append)
+        leader.calls.serve(Write(body=command), world.engine.now_us + 10 * SECOND, answers.append)
         _until(world, lambda: bool(answers), f"{user} is answered", 20 * SECOND)  # noqa: B023 - it is asked at once
         demand(not isinstance(answers[0], Failure), f"{user} was not served: {answers[0]}")
 

@@ -98,7 +98,7 @@ def flipped_bit_in_agreed_state(seed: int) -> str:
     stage.until_commits(30, 60 * SECOND)
     for of_leader in (False, True):
         node = stage.leader() if of_leader else stage.voters()[0]
-        demand(node.spoil_state(prefixes=(b"Buser:",)), "there is no row to spoil")
+        demand(node.damage.spoil_state(prefixes=(b"Buser:",)), "there is no row to spoil")
         stage.until(lambda: bool(node.broken), f"{node.name} stops", 300 * SECOND)  # noqa: B023 - it is asked at once
         demand(
             "differs from that of the majority" in node.broken, f"{node.name} stopped for another reason: {node.broken}"
@@ -122,9 +122,9 @@ def flipped_bit_before_a_snapshot(seed: int) -> str:
         away.crash(power=True)
         stage.until_commits(260, 600 * SECOND)
         leader = stage.leader()
-        demand(leader.flip_state(prefixes=prefixes), "there is no row to spoil")
+        demand(leader.damage.flip_state(prefixes=prefixes), "there is no row to spoil")
         away.boot()
-        stage.until(lambda: bool(leader.broken) or not leader.is_rotten, f"{leader.name} finds it", 120 * SECOND)  # noqa: B023
+        stage.until(lambda: bool(leader.broken) or not leader.damage.is_rotten, f"{leader.name} finds it", 120 * SECOND)  # noqa: B023
         if leader.broken:
             demand(
                 "is not what was written" in leader.broken, f"{leader.name} stopped for another reason: {leader.broken}"
