@@ -555,9 +555,10 @@ def caller_ip(context: Context) -> str:
 
 async def _send_pieces(pieces: AsyncIterator[bytes], kind: type[Any], context: Context) -> None:
     """Sends bytes in pieces of `CHUNK_BYTES`; `write` waits while the receiver's window is full, and not for ever."""
-    async for data in pieces:
-        for start in range(0, len(data), CHUNK_BYTES):
-            await write(context, kind(data=data[start : start + CHUNK_BYTES]).SerializeToString())
+    async with closing(pieces) as read:
+        async for data in read:
+            for start in range(0, len(data), CHUNK_BYTES):
+                await write(context, kind(data=data[start : start + CHUNK_BYTES]).SerializeToString())
 
 
 async def _moving(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import socket
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ from hivenode.runtime.ports import (
     WorkerHello,
 )
 from hivenode.runtime.stores import SnapshotRef
+from hivenode.runtime.streams import closing
 from hivenode.transport import peers
 from hivenode.transport.limits import Limits
 from hivenode.transport.metadata import SAID_ONCE
@@ -769,6 +771,31 @@ async def test_a_log_is_read_and_an_unknown_attempt_is_not_found() -> None:
         unknown = AttemptKey(user="u", task_id="x", attempt=1)
         error = await _failure(anext(a.peers.read_log(b.address, unknown, 0, False)))
         assert error.code is Code.TASK_NOT_FOUND
+
+
+async def test_a_stream_whose_reader_leaves_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(*_: Any) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 20)
+                begun.set()  # The first piece has gone, and the next waits for its reader.
+        finally:
+            ended.set()
+
+    async with nodes(2) as (a, b):
+        monkeypatch.setattr(b.ports, "read_log", endless)
+        gc.disable()  # What closes it some time later is no matter.
+        try:
+            reading = a.peers.read_log(b.address, KEY, 0, True)
+            await anext(reading)
+            async with asyncio.timeout(DEADLINE_S), closing(reading):
+                await begun.wait()
+            async with asyncio.timeout(DEADLINE_S):
+                await ended.wait()
+        finally:
+            gc.enable()
 
 
 async def test_a_download_fails_when_its_source_dies() -> None:
