@@ -410,12 +410,17 @@ class Intake(grpc.aio.ServerInterceptor):
 
 
 async def write(context: Context, message: Any) -> None:
-    """Sends one message of an answer; raises OVERLOADED when the caller does not take it."""
+    """Sends one message of an answer. Raises OVERLOADED when the caller does not take it, NODE_OFFLINE when it has gone.
+
+    One that goes while a message is under way ends the write, or cancels the call, whichever is seen first.
+    """
     try:
         async with asyncio.timeout(WRITE_STALL_S):
             await context.write(message)
     except TimeoutError:
         raise HiveError(Code.OVERLOADED, f"nothing of the answer was taken for {WRITE_STALL_S:g} s") from None
+    except grpc.aio.InternalError:
+        raise HiveError(Code.NODE_OFFLINE, "the caller has gone") from None
 
 
 async def _pieces(context: Context) -> AsyncGenerator[Any, None]:

@@ -18,7 +18,7 @@ from hivenode.encoding.node_record import NodeId, handshake_message
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2
-from hivenode.pool.records import AttemptOutcome, BlobRef, TaskSpec
+from hivenode.pool.records import AttemptOutcome, BlobRef, TaskSpec, TaskState
 from hivenode.runtime.digests import DigestReport, Verdict
 from hivenode.runtime.ports import (
     AttemptEnded,
@@ -29,6 +29,7 @@ from hivenode.runtime.ports import (
     HivePhase,
     Introduction,
     PeerAddress,
+    TaskEvent,
     WorkerHeartbeat,
     WorkerHello,
 )
@@ -41,6 +42,7 @@ from hivenode.transport.peer_link import SERVICE, Connection
 from hivenode.transport.peer_service import JOINS_PER_MINUTE_MAX
 from hivenode.transport.statuses import code_in
 from hivenode.transport.tickets import TICKET_LIFETIME_MS
+from tests.integration.transport.client import Client
 from tests.integration.transport.parts import DEADLINE_S, HIVE, Node, capabilities, nodes
 from tests.support.relay import relay
 
@@ -796,6 +798,46 @@ async def test_a_stream_whose_reader_leaves_is_closed_at_once(monkeypatch: pytes
                 await ended.wait()
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("by", ["peer", "user"])
+async def test_a_reader_that_leaves_is_no_incident(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving: list[asyncio.Task[Any]] = []
+    piece = bytes(1 << 20)  # As much as may be on its way: the write of the next one waits for its reader.
+
+    async def endless(*_: Any) -> AsyncIterator[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        while True:
+            yield (
+                piece
+                if by == "peer"
+                else TaskEvent(state=TaskState.RUNNING, attempt=1, note="", log=piece, final=False)
+            )
+            if not serving:
+                serving.append(task)
+
+    async with nodes(2) as (a, b):
+        monkeypatch.setattr(b.ports, "read_log" if by == "peer" else "watch", endless)
+        client = Client(b.server.api_address)
+        metadata = [("authorization", f"Bearer {await client.log_in()}")]
+        with capture_logs() as logs:
+            for _ in range(10):  # Some end before the write that is under way fails.
+                serving.clear()
+                if by == "peer":
+                    connection = await a.peers.link_to(b.address).connect(DEADLINE_S)
+                    request = hive_pb2.ReadLogRequest(user="u", task_id="task-001", attempt=1, follow=True)
+                    read: Any = connection.unary_stream(SERVICE + "ReadLog")
+                    stream = read(request.SerializeToString(), metadata=connection.metadata)
+                else:
+                    stream = client.method("WatchTask")(hive_pb2.WatchTaskRequest(task_id="t"), metadata=metadata)
+                async with asyncio.timeout(DEADLINE_S):
+                    while not serving:
+                        await stream.read()
+                    stream.cancel()
+                    await asyncio.wait(serving)
+        assert [line for line in logs if line["event"] == "call_failed"] == []
+        await client.channel.close()
 
 
 async def test_a_download_fails_when_its_source_dies() -> None:
