@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,8 @@ INSTALL_DEADLINE_S: Final = 300.0
 INSTALLED_BYTES_MAX: Final = 4 << 30
 CACHED_MAX: Final = 16
 """Sets kept; the least recently used go first."""
+_UNFINISHED: Final = "building-"
+"""What a folder is called that is being made, or removed."""
 _OUTPUT_BYTES_MAX: Final = 1 << 20
 _UNREACHABLE: Final = re.compile(
     r"connection (broken|error|refused|reset|aborted)|NewConnectionError|ConnectTimeout|ReadTimeout|Max retries"
@@ -144,8 +147,8 @@ class PackageCache:
     async def _install(self, place: Path, requirements: tuple[str, ...]) -> Path:
         if importlib.util.find_spec("pip") is None:
             raise HiveError(Code.INSUFFICIENT_RESOURCES, "This machine has no pip, so it cannot install requirements.")
-        await asyncio.to_thread(self._evict)
-        building = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="building-", dir=self._folder))
+        await self._evict()
+        building = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_UNFINISHED, dir=self._folder))
         try:
             code, output = await self._pip(building, requirements)
             if code != 0:
@@ -194,12 +197,29 @@ class PackageCache:
                 await process.wait()
         return process.returncode or 0, output[-_OUTPUT_BYTES_MAX:].decode("utf-8", "replace")
 
-    def _evict(self) -> None:
+    async def _evict(self) -> None:
+        """Makes room for one more set."""
+        sets = await asyncio.to_thread(self._by_use)
+        unused = [place for place in sets if place.name not in self._used]
+        gone: list[Path] = []
+        # Looked at and taken away within one step of the event loop: who asks from now on finds it gone, and has it made anew.
+        for place in unused[: max(0, len(sets) - CACHED_MAX + 1)]:
+            removed = place.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
+            with contextlib.suppress(FileNotFoundError):  # Another installation took it.
+                place.rename(removed)
+                gone.append(removed)
+        for removed in gone:
+            await asyncio.to_thread(shutil.rmtree, removed, ignore_errors=True)
+
+    def _by_use(self) -> list[Path]:
+        """The sets that there are, the least recently used first."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sets = [p for p in self._folder.iterdir() if p.is_dir() and not p.name.startswith("building-")]
-        unused = sorted((p for p in sets if p.name not in self._used), key=lambda p: p.stat().st_mtime)
-        for old in unused[: max(0, len(sets) - CACHED_MAX + 1)]:
-            shutil.rmtree(old, ignore_errors=True)
+        used: list[tuple[float, Path]] = []
+        for place in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # It was taken away meanwhile.
+                if not place.name.startswith(_UNFINISHED):
+                    used.append((place.stat().st_mtime, place))
+        return [place for _, place in sorted(used)]
 
 
 def _touch(place: Path) -> bool:

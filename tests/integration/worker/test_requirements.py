@@ -6,6 +6,8 @@ import asyncio
 import base64
 import hashlib
 import http.server
+import os
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from hivenode.errors import Code, HiveError
-from hivenode.worker.requirements import PackageCache
+from hivenode.worker.requirements import CACHED_MAX, PackageCache
 
+DEADLINE_S = 60.0
 _WHEEL = "tinygift-1.2-py3-none-any.whl"
 
 
@@ -131,3 +134,39 @@ async def test_installation_goes_on_for_others_when_one_is_stopped(index: _Index
         async with cache.installed(("tinygift",)) as place:
             assert (place / "tinygift").is_dir()
     await cache.aclose()
+
+
+async def test_a_set_that_is_asked_for_while_old_ones_are_removed_is_whole(
+    index: _Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a task fails that did nothing wrong: what it needs is taken away under it."""
+    cache = PackageCache(tmp_path / "packages", _environment(index.url))
+    async with cache.installed(("tinygift==1.2",)) as place:
+        pass
+    for number in range(CACHED_MAX - 1):
+        (place.parent / f"newer-{number}").mkdir()
+    os.utime(place, (0, 0))
+    loop, remove = asyncio.get_running_loop(), shutil.rmtree
+    removing, may_remove, first = asyncio.Event(), threading.Event(), iter([True])
+
+    def remove_slowly(folder: Path, *, ignore_errors: bool) -> None:
+        if next(first, False):
+            loop.call_soon_threadsafe(removing.set)
+            assert may_remove.wait(DEADLINE_S)
+        remove(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_slowly)
+    async with asyncio.timeout(DEADLINE_S):
+        other = asyncio.create_task(_fails(cache, ("nosuchgift",)))
+        await removing.wait()
+        async with cache.installed(("tinygift==1.2",)) as again:
+            may_remove.set()
+            await other
+            assert (again / "tinygift/__init__.py").read_bytes() == b"WORD = 'gift'\n"
+    await cache.aclose()
+
+
+async def _fails(cache: PackageCache, requirements: tuple[str, ...]) -> None:
+    with pytest.raises(HiveError):
+        async with cache.installed(requirements):
+            pass
