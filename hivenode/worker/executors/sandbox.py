@@ -182,9 +182,7 @@ class SandboxExecutor:
         return self._cgroups.create(request.name, limits)
 
     async def _supervise(self, request: ExecutionRequest, user: int, group: TaskGroup) -> ExecutionResult:
-        output = OutputPipe(request.log)
-        status = _StatusPipe()
-        try:
+        with contextlib.closing(OutputPipe(request.log)) as output, contextlib.closing(_StatusPipe()) as status:
             process = Child(
                 self._command(request, user, group, status.writing),
                 output=output.writing,
@@ -210,9 +208,6 @@ class SandboxExecutor:
                     f"The sandbox could not be set up: {await asyncio.to_thread(_last_line, request.log.path)}"
                 )
             return await judge(request, cause, exit_code, memory_exceeded=exceeded)
-        finally:
-            output.close()
-            status.close()
 
     def _command(self, request: ExecutionRequest, user: int, group: TaskGroup, status: int) -> list[str]:
         root, tools, task = str(self._root), str(self._tools), str(request.folder)
