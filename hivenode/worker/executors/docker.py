@@ -255,10 +255,10 @@ class DockerExecutor:
             cause = await first_cause(ended, request)
             if cause is not AttemptOutcome.EXITED:
                 await self._kill(client, container, "SIGTERM")
-                await within(asyncio.shield(ended), STOP_GRACE_S)
+                await within(ended, STOP_GRACE_S)
             if not ended.done():
                 await self._kill(client, container, "SIGKILL")
-            if not await within(asyncio.shield(ended), _END_DEADLINE_S):
+            if not await within(ended, _END_DEADLINE_S):
                 return fault("The container did not end although it was killed.")
             result = ended.result()
             return await judge(request, cause, result.exit_code, memory_exceeded=result.memory_exceeded)

@@ -53,11 +53,11 @@ class ProcessExecutor:
                 cause = await first_cause(ended, request)
                 if cause is not AttemptOutcome.EXITED:
                     _signal_session(process.pid, signal.SIGTERM)
-                    await within(asyncio.shield(ended), STOP_GRACE_S)
+                    await within(ended, STOP_GRACE_S)
             finally:
                 # Also what it left behind in its session; a child that made a session of its own escapes.
                 _signal_session(process.pid, signal.SIGKILL)
-                await within(asyncio.shield(ended), STOP_GRACE_S)
+                await within(ended, STOP_GRACE_S)
             await output.drain()
             code = process.returncode
             exit_code = code if code is None or code >= 0 else 128 - code

@@ -196,7 +196,7 @@ class SandboxExecutor:
                 cause = await first_cause(ended, request)
                 if cause is not AttemptOutcome.EXITED:
                     _ask_to_end(status.first_process())
-                    await within(asyncio.shield(ended), STOP_GRACE_S)
+                    await within(ended, STOP_GRACE_S)
             finally:
                 await _end(process, ended)
             if not await output.drain():
@@ -397,7 +397,7 @@ async def _end(process: Child, ended: asyncio.Future[int]) -> None:
     if not ended.done():
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await within(asyncio.shield(ended), _DEATH_DEADLINE_S)
+        await within(ended, _DEATH_DEADLINE_S)
 
 
 def _last_line(log: Path) -> str:

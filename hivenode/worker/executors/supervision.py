@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
 from typing import Any, Final
 
 from hivenode.pool.records import AttemptOutcome
@@ -126,7 +125,7 @@ class OutputPipe:
 
     async def drain(self) -> bool:
         """Waits for the end of the output; False when something still holds the pipe open after the deadline."""
-        return await within(asyncio.shield(self._finished), OUTPUT_DRAIN_S)
+        return await within(self._finished, OUTPUT_DRAIN_S)
 
     def close(self) -> None:
         if self.writing >= 0:
@@ -151,10 +150,8 @@ class OutputPipe:
             self._finished.set_result(None)
 
 
-async def within(awaitable: Awaitable[Any], deadline_s: float) -> bool:
-    """Waits at most so long; whether it was done in time."""
-    try:
-        await asyncio.wait_for(awaitable, deadline_s)
-    except TimeoutError:
-        return False
-    return True
+async def within(future: asyncio.Future[Any], deadline_s: float) -> bool:
+    """Waits at most so long; whether it was done in time. It goes on, whatever becomes of who waits."""
+    # Not `wait_for`: told to go in the moment when it is done, its caller would go on (Python before 3.12).
+    done, _ = await asyncio.wait({future}, timeout=deadline_s)
+    return bool(done)
