@@ -1,47 +1,28 @@
-"""Nodes for the transport's tests: real servers and channels on loopback, with small in-memory fillings of the ports.
-
-The transport is what is tested; the rooms behind its ports have tests of their own.
-"""
+"""A small in-memory filling of the ports behind the transport, and what the nodes of one test agree on."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import ssl
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import grpc
-import nacl.signing
-
 from hivenode.consensus import Message
 from hivenode.encoding.claim import ClaimPurpose
-from hivenode.encoding.node_record import (
-    Capabilities,
-    NodeId,
-    NodeRecord,
-    Role,
-    SignedNodeRecord,
-    handshake_message,
-    open_record,
-)
+from hivenode.encoding.node_record import Capabilities, NodeId, NodeRecord, Role, SignedNodeRecord, open_record
 from hivenode.encoding.records import encode_record
-from hivenode.errors import Code, HiveError, InvariantError
-from hivenode.identity import Certificate, Identity, make_certificate, verify_signature
-from hivenode.pb import hive_pb2
+from hivenode.errors import Code, HiveError
+from hivenode.identity import Certificate, Identity, verify_signature
 from hivenode.pool.records import (
     BlobRef,
     NodeRights,
     SessionId,
     SessionRecord,
-    TaskId,
     TaskRecord,
     TaskSpec,
     TaskState,
     UserName,
-    UserRecord,
     UserRole,
 )
 from hivenode.runtime.copies import acknowledged_copies
@@ -70,61 +51,8 @@ from hivenode.runtime.ports import (
     WorkerHello,
     WorkerOrder,
 )
-from hivenode.transport.channels import open_channel
-from hivenode.transport.limits import LIMITS, Limits
-from hivenode.transport.peer_link import Self
 from hivenode.transport.peers import GrpcPeers
-from hivenode.transport.servers import ApiServer, ServedPorts
-
-HIVE = "0123456789abcdef0123456789abcdef"
-DEADLINE_S = 10.0
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def capabilities() -> Capabilities:
-    return Capabilities(
-        hostname="host",
-        cpu_cores=2,
-        memory_gb=4,
-        cpu_score=1_000,
-        gpu_score=0,
-        gpu_memory_gb=0,
-        gpu_name="",
-        location="Asia/Taipei",
-        docker_status="enabled",
-        executor="sandbox",
-        executor_note="",
-        slots=4,
-    )
-
-
-def task_record(task_id: str, data: bytes, state: TaskState = TaskState.PENDING) -> TaskRecord:
-    return TaskRecord(
-        user=UserName("testuser"),
-        task_id=TaskId(task_id),
-        spec=TaskSpec(),
-        data=BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)),
-        data_holders=(),
-        state=state,
-        attempt=0,
-        attempt_open=False,
-        node_id="",
-        submitted_ms=1_000,
-        assigned_ms=0,
-        started_ms=0,
-        ended_ms=0,
-        exit_code=None,
-        reason="",
-        result=None,
-        log=None,
-        output_holders=(),
-        cost_per_minute=1,
-        held=5,
-        paid=0,
-    )
+from tests.integration.transport.parts.samples import DEADLINE_S, HIVE, capabilities, now_ms, task_record
 
 
 class World:
@@ -616,13 +544,6 @@ class Ports:
         self.files.pop(sha256, None)
 
 
-def stored(path: Path, size_bytes: int) -> StoredFile:
-    path.write_bytes(b"")
-    with path.open("r+b") as file:
-        file.truncate(size_bytes)
-    return StoredFile(path=path, blob=BlobRef(sha256=hashlib.sha256(b"").hexdigest(), size_bytes=size_bytes))
-
-
 class Session:
     """The leader's side of a worker's stream."""
 
@@ -642,113 +563,3 @@ class Session:
 
     async def closed(self, reset: bool) -> None:
         self.ended.set_result(reset)
-
-
-class Node:
-    """One node: its ports' filling, its peers, its servers."""
-
-    def __init__(self, world: World, limits: Limits = LIMITS) -> None:
-        self.limits = limits
-        self.identity = Identity(nacl.signing.SigningKey.generate())
-        self.certificate = make_certificate()
-        self.ports = Ports(world, self.identity, self.certificate)
-        self.peers = GrpcPeers(
-            Self(identity=self.identity, record=self.ports.record, hive_id=self.ports.hive_id, now_ms=now_ms)
-        )
-        self.admitted = self.voter = self.on_lan = True
-        self.wall_ahead_ms = self.clock_ahead_ms = 0
-        self.broken: list[InvariantError] = []
-        self.server = self.make_server("127.0.0.1:0")
-
-    def make_server(self, peer_listen: str, *, listen: str = "127.0.0.1:0", insecure: bool = False) -> ApiServer:
-        return ApiServer(
-            listen=listen,
-            peer_listen=peer_listen,
-            insecure=insecure,
-            peers=self.peers,
-            ports=self.server_ports(),
-            limits=self.limits,
-        )
-
-    def server_ports(self) -> ServedPorts:
-        ports = self.ports
-        return ServedPorts(
-            identity=self.identity,
-            certificate=self.certificate,
-            accounts=ports,
-            machine_owner=ports,
-            registry=ports,
-            tasks=ports,
-            status=ports,
-            cluster=ports,
-            leadership=ports,
-            host=ports,
-            runner=ports,
-            blobs=ports,
-            user_of=lambda name: UserRecord(
-                username=name, user_id=f"id-{name}", password_hash="", email="", role=UserRole.USER, created_ms=0
-            ),
-            admits=lambda node: self.admitted,
-            is_voter=lambda node: self.voter,
-            on_lan=lambda address: self.on_lan,
-            now_ms=lambda: now_ms() + self.wall_ahead_ms,
-            clock_ms=lambda: now_ms() + self.clock_ahead_ms,
-            on_broken=self.broken.append,
-        )
-
-    @property
-    def id(self) -> NodeId:
-        return self.identity.node_id
-
-    def show_certificate(self, certificate: Certificate) -> None:
-        """The next server shows another one."""
-        self.certificate = self.ports.certificate = certificate
-
-    def signature_for(self, callee: Node, nonce: bytes, certificate_sha256: bytes) -> hive_pb2.ProveRequest:
-        """What this node would say to `Prove` if it took the callee's certificate for the given one."""
-        message = handshake_message(
-            nonce=nonce,
-            signer=self.id,
-            other=callee.id,
-            hive_id=HIVE,
-            certificate_sha256=certificate_sha256,
-            purpose="caller",
-        )
-        return hive_pb2.ProveRequest(
-            caller_node_id=self.id, callee_nonce=nonce, hive_id=HIVE, signature=self.identity.sign(message)
-        )
-
-    @property
-    def peer_channel(self) -> grpc.aio.Channel:
-        """A channel of one's own to the peer port."""
-        return open_channel(self.server.peer_address, ssl.PEM_cert_to_DER_cert(self.certificate.pem.decode()))
-
-    @property
-    def address(self) -> PeerAddress:
-        return PeerAddress(node_id=self.id, addresses=(self.server.peer_address,))
-
-    async def start(self) -> None:
-        await self.server.start()
-        self.ports.addresses = (self.server.peer_address,)
-        if self.ports.where is Standing.LEADER:
-            self.ports.lead()
-
-    async def stop(self) -> None:
-        await self.peers.aclose()
-        await self.server.stop(0)
-
-
-@asynccontextmanager
-async def nodes(count: int, world: World | None = None, limits: Limits = LIMITS) -> AsyncIterator[list[Node]]:
-    """Started nodes of one hive; the first leads and the others follow it."""
-    shared = world or World()
-    made = [Node(shared, limits) for _ in range(count)]
-    try:
-        for node in made:
-            await node.start()
-        for node in made[1:]:
-            node.ports.follow(made[0].address)
-        yield made
-    finally:
-        for node in reversed(made):
-            await node.stop()
