@@ -113,11 +113,12 @@ class Agent:
             )
 
     async def start(self) -> None:
-        """Removes what an earlier life of this daemon left: tasks, containers, work folders. Before anything else."""
+        """Removes what an earlier life of this daemon left: tasks, containers, folders. Before anything else."""
         self._broken = asyncio.get_running_loop().create_future()
         if self._chosen.executor is not None:
             await self._chosen.executor.clean_leftovers()
         await asyncio.to_thread(clear_folder, self._work_folder)
+        await asyncio.to_thread(self._packages.clear_leftovers)
         self._usage.look()  # The first only begins the measurement.
 
     async def aclose(self) -> None:

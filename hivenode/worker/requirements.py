@@ -120,6 +120,11 @@ class PackageCache:
             if not self._used[key]:
                 del self._used[key]
 
+    def clear_leftovers(self) -> None:
+        """Removes what an earlier life of this daemon was making, or removing, when it died. Blocks; before anything else."""
+        for left in self._folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     async def aclose(self) -> None:
         """Ends installations that still run."""
         tasks = list(self._installing.values())

@@ -53,19 +53,23 @@ class _NoCopies:
         raise AssertionError
 
 
+def _agent(folder: Path) -> Agent:
+    return Agent(
+        settings=WorkerSettings(),
+        chosen=ChosenExecutor(executor=None, docker_status="", note="none is wanted"),
+        measured=measure_capabilities(location="", slots=1),
+        blobs=DiskBlobStore(folder / "blobs", 0),
+        copies=_NoCopies(),
+        data_dir=folder,
+    )
+
+
 @pytest.mark.parametrize("steps", range(STEPS_MAX))
 def test_a_talk_ends_at_once_when_it_is_broken_off_while_a_word_goes_out(tmp_path: Path, steps: int) -> None:
     """Else the worker stays with a leader of before, and is never closed at the daemon's end."""
 
     async def main() -> None:
-        agent = Agent(
-            settings=WorkerSettings(),
-            chosen=ChosenExecutor(executor=None, docker_status="", note="none is wanted"),
-            measured=measure_capabilities(location="", slots=1),
-            blobs=DiskBlobStore(tmp_path / "blobs", 0),
-            copies=_NoCopies(),
-            data_dir=tmp_path,
-        )
+        agent = _agent(tmp_path)
         link = _Link()
         talk = asyncio.create_task(agent.serve(link))
         assert isinstance(await link.events.get(), WorkerHello)
@@ -77,3 +81,13 @@ def test_a_talk_ends_at_once_when_it_is_broken_off_while_a_word_goes_out(tmp_pat
         assert talk.cancelled()
 
     virtual_loop.run(main())
+
+
+async def test_what_an_installation_left_whose_daemon_was_killed_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Each may be of some GiB, and nobody counts it."""
+    for name in ("building-x1y2", "0123abcd"):
+        (tmp_path / "packages" / name / "tinygift").mkdir(parents=True)
+    agent = _agent(tmp_path)
+    await agent.start()
+    assert [place.name for place in (tmp_path / "packages").iterdir()] == ["0123abcd"]
+    await agent.aclose()
