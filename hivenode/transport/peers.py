@@ -497,12 +497,12 @@ async def _blob_pieces(blob: BlobRef, pieces: AsyncIterator[bytes]) -> AsyncGene
 
 async def _dial(address: str) -> bool | None:
     """Whether a TCP connection is taken (True) or refused (False); None for any other failure."""
-    host, port = split_address(address)
     try:
+        host, port = split_address(address)
         _, writer = await asyncio.open_connection(host, port)
     except ConnectionRefusedError:
         return False
-    except OSError:
+    except (OSError, ValueError):  # Nodes may say anything of where they are.
         return None
     writer.transport.abort()
     return True

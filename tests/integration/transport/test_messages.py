@@ -11,7 +11,7 @@ from hivenode.consensus import Heartbeat, MemberId
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code
 from hivenode.pb import hive_pb2
-from hivenode.runtime.ports import Introduction
+from hivenode.runtime.ports import Introduction, PeerAddress
 from tests.integration.transport.parts import DEADLINE_S, nodes
 from tests.integration.transport.peer_calls import code_of, failure_of, soon
 
@@ -131,6 +131,15 @@ async def test_a_probe_tells_a_refused_dial_from_a_taken_one() -> None:
         assert await a.peers.probe(b.id, DEADLINE_S) is True
         await b.server.stop(0)
         assert await a.peers.probe(b.id, DEADLINE_S) is False
+
+
+@pytest.mark.parametrize("nonsense", ["nonsense", "a..b:1"])
+async def test_a_probe_of_a_peer_that_names_nonsense_as_its_address_asks_the_others(nonsense: str) -> None:
+    async with nodes(2) as (a, b):
+        a.peers.learn(PeerAddress(node_id=b.id, addresses=(nonsense,)))
+        assert (await failure_of(a.peers.probe(b.id, DEADLINE_S))).code is Code.NODE_OFFLINE
+        a.peers.learn(PeerAddress(node_id=b.id, addresses=(nonsense, b.server.peer_address)))
+        assert await a.peers.probe(b.id, DEADLINE_S) is True
 
 
 async def test_messages_of_a_node_without_voter_right_are_refused_before_they_are_read() -> None:
