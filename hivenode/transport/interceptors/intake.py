@@ -42,6 +42,7 @@ from google.protobuf.message import DecodeError
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.runtime.rate_limit import origin_key
+from hivenode.runtime.streams import closing
 from hivenode.transport.channels import MESSAGE_BYTES_MAX
 from hivenode.transport.interceptors.calls import Context, error_for, origin_of, refuse
 from hivenode.transport.interceptors.turns import (
@@ -232,7 +233,7 @@ class Intake(grpc.aio.ServerInterceptor):
                     async with AsyncExitStack() as stack:
                         if not self._is_from_voter(context):
                             await stack.enter_async_context(self._receptions.place(f"user:{user}"))
-                        pieces = await stack.enter_async_context(aclosing(_pieces(context)))
+                        pieces = await stack.enter_async_context(closing(_pieces(context)))
                         return await handler.stream_unary(pieces, context)
             except HiveError as error:
                 await refuse(context, error)

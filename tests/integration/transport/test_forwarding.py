@@ -435,6 +435,24 @@ async def test_an_upload_that_is_refused_in_its_midst_says_why(at_follower: bool
         await client.channel.close()
 
 
+async def test_a_member_that_is_taken_out_while_its_upload_is_forwarded_is_told_so() -> None:
+    world = World()
+    async with nodes(3, world) as (leader, follower, member):
+        client, token = await _logged_in(leader.server.api_address, world)
+        connection = await member.peers.link_to(follower.address).connect(DEADLINE_S)
+        metadata = (*connection.metadata, ("authorization", f"Bearer {token}"))
+        async with world.holding():
+            sent: Any = connection.stream_unary("/hive.HiveService/UploadTaskStream")(metadata=metadata)
+            piece = hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="big"))
+            await sent.write(piece.SerializeToString())
+        follower.server.cut_off(member.id)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with asyncio.timeout(DEADLINE_S):
+                await sent
+        assert code_of(caught.value)[1] == Code.NODE_REMOVED
+        await client.channel.close()
+
+
 async def test_a_light_node_forwards_a_watch_and_says_when_its_source_went_away() -> None:
     world = World()
     async with nodes(2, world) as (leader, light):
