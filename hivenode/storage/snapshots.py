@@ -118,10 +118,15 @@ class SnapshotFolder:
 
     async def read(self, sha256: str, offset: int) -> AsyncIterator[bytes]:
         made = self._made
+        another = HiveError(Code.BLOB_NOT_FOUND, "this node has another snapshot by now")
         if made is None or made.ref.sha256 != sha256:
-            raise HiveError(Code.BLOB_NOT_FOUND, "this node has another snapshot by now")
+            raise another
         loop = asyncio.get_running_loop()
-        with await loop.run_in_executor(None, made.path.open, "rb") as file:
+        try:
+            opened = await loop.run_in_executor(None, made.path.open, "rb")
+        except FileNotFoundError:
+            raise another from None  # It took the place of this one meanwhile.
+        with opened as file:
             await loop.run_in_executor(None, file.seek, offset)
             while data := await loop.run_in_executor(None, file.read, PIECE_BYTES):
                 yield data

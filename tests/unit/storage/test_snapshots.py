@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lmdb
@@ -14,6 +17,8 @@ from hivenode.runtime.stores import CompactionBounds, LogBase, LogWrite, Snapsho
 from hivenode.storage.log_store import LogStore
 from hivenode.storage.state_store import StateStore
 from tests.support.disks import CONF, Disk
+
+DEADLINE_S = 30.0
 
 
 def test_an_installed_snapshot_is_the_state_that_was_copied_and_survives_a_reopening(tmp_path: Path) -> None:
@@ -121,6 +126,26 @@ async def test_a_partial_file_goes_on_where_it_stopped_also_after_a_restart(tmp_
         follower.snapshots.received_bytes(SnapshotRef(sha256="../state", size_bytes=1))
     follower.close()
     leader.close()
+
+
+async def test_who_comes_for_a_copy_in_the_moment_when_another_takes_its_place_is_told_so(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "leader")
+    disk.fill(3)
+    made = disk.snapshots.make()
+    loop, free = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, free.wait, DEADLINE_S)
+    pieces = disk.snapshots.read(made.ref.sha256, 0)
+    coming = asyncio.ensure_future(anext(pieces))
+    await asyncio.sleep(0)  # It asks for this copy now, and the file is opened when a thread is free.
+    disk.fill(4)
+    assert disk.snapshots.make().path != made.path
+    free.set()
+    with pytest.raises(HiveError) as refusal:
+        await coming
+    assert refusal.value.code is Code.BLOB_NOT_FOUND
+    assert await busy
+    disk.close()
 
 
 def test_a_crash_at_any_step_leaves_the_old_or_the_new_and_never_a_mixture(tmp_path: Path) -> None:
