@@ -19,6 +19,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +58,15 @@ def _disk_error(error: OSError) -> HiveError:
     return HiveError(Code.DISK_FULL, f"a snapshot cannot be written: {error.strerror}")
 
 
+@contextmanager
+def _disk_errors_named() -> Iterator[None]:
+    """What the disk refuses, or a machine that is out of files, is for another try, and stops nobody."""
+    try:
+        yield
+    except OSError as error:
+        raise _disk_error(error) from error
+
+
 class SnapshotFolder:
     """Snapshots of one node; fills `SnapshotStorage`.
 
@@ -91,6 +101,7 @@ class SnapshotFolder:
 
     # --- made here -------------------------------------------------------------------------------------------------
 
+    @_disk_errors_named()
     def make(self) -> MadeSnapshot:
         temporary = self._folder / f"{secrets.token_hex(_TEMPORARY_NAME_BYTES)}.new"
         try:
@@ -101,10 +112,8 @@ class SnapshotFolder:
                 raw.flush()
                 os.fsync(raw.fileno())
             self._step("snapshot written")
-        except (HiveError, InvariantError, OSError) as error:
+        except (HiveError, InvariantError, OSError):
             temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise _disk_error(error) from error
             raise
         ref = SnapshotRef(sha256=file.sha256, size_bytes=file.size_bytes)
         path = self._folder / f"{ref.sha256}.snapshot"
@@ -138,6 +147,7 @@ class SnapshotFolder:
             raise damaged("its name is none")
         return self._folder / f"{ref.sha256}.partial"
 
+    @_disk_errors_named()
     def received_bytes(self, ref: SnapshotRef) -> int:
         wanted = self._partial(ref)
         for other in self._folder.glob("*.partial"):
@@ -145,33 +155,30 @@ class SnapshotFolder:
                 other.unlink()
         return wanted.stat().st_size if wanted.exists() else 0
 
+    @_disk_errors_named()
     def receive(self, ref: SnapshotRef, offset: int, data: bytes) -> None:
         if offset + len(data) > min(ref.size_bytes, SNAPSHOT_BYTES_MAX):
             raise damaged("more came than it has")
-        try:
-            with self._partial(ref).open("r+b" if offset else "wb") as file:
-                file.seek(offset)
-                file.write(data)
-        except OSError as error:
-            raise _disk_error(error) from error
+        with self._partial(ref).open("r+b" if offset else "wb") as file:
+            file.seek(offset)
+            file.write(data)
 
+    @_disk_errors_named()
     def prepare(self, ref: SnapshotRef, meta: SnapshotMeta) -> PreparedState:
         partial = self._partial(ref)
         folder = self._next_state_folder()
         try:
             with partial.open("rb") as raw:
                 self._build(HashedFile(raw), ref, meta, folder)
+            _sync_folder(folder)
+            _sync_folder(self._data_dir)
         except (HiveError, lmdb.Error, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, HiveError) and error.code is Code.BLOB_CORRUPT:
                 partial.unlink(missing_ok=True)  # Going on with it would never mend it.
-            if isinstance(error, HiveError):
+            if not isinstance(error, lmdb.Error):
                 raise
-            if isinstance(error, OSError):
-                raise _disk_error(error) from error
             raise HiveError(Code.DISK_FULL, f"a snapshot cannot be unpacked: {error}") from error
-        _sync_folder(folder)
-        _sync_folder(self._data_dir)
         self._step("state folder complete")
         partial.unlink()
         return PreparedState(meta=meta, folder=folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,37 @@ async def test_who_comes_for_a_copy_in_the_moment_when_another_takes_its_place_i
     assert refusal.value.code is Code.BLOB_NOT_FOUND
     assert await busy
     disk.close()
+
+
+def test_a_machine_out_of_files_makes_and_takes_no_snapshot_for_now_and_goes_on(tmp_path: Path) -> None:
+    leader, follower = Disk(tmp_path / "leader"), Disk(tmp_path / "follower")
+    leader.fill(3)
+    bound = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def runs_out(disk: Disk, last_step: str) -> None:
+        def step(name: str) -> None:
+            if name == last_step:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, bound[1]))
+
+        disk.snapshots._step = step
+
+    try:
+        runs_out(leader, "snapshot written")
+        with pytest.raises(HiveError):
+            leader.snapshots.make()
+        resource.setrlimit(resource.RLIMIT_NOFILE, bound)
+        runs_out(leader, "")
+        made = leader.snapshots.make()
+        follower.snapshots.receive(made.ref, 0, made.path.read_bytes())
+        runs_out(follower, "some rows written")
+        with pytest.raises(HiveError):
+            follower.snapshots.prepare(made.ref, made.meta)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, bound)
+    runs_out(follower, "")
+    assert follower.snapshots.prepare(made.ref, made.meta).meta == made.meta
+    follower.close()
+    leader.close()
 
 
 def test_a_crash_at_any_step_leaves_the_old_or_the_new_and_never_a_mixture(tmp_path: Path) -> None:
