@@ -6,7 +6,7 @@ import asyncio
 import codecs
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
@@ -111,8 +111,17 @@ def _text_of(log: bytes) -> str:
     return "".join(pieces)
 
 
+def _opened(stored: StoredFile) -> BinaryIO:
+    """The result's file. Raises BLOB_NOT_FOUND when retention took it since it was found."""
+    try:
+        return stored.path.open("rb")
+    except FileNotFoundError as error:
+        raise HiveError(Code.BLOB_NOT_FOUND, "the result was removed in this moment: ask again") from error
+
+
 def _read_whole(stored: StoredFile) -> bytes:
-    return stored.path.read_bytes()
+    with _opened(stored) as file:
+        return file.read()
 
 
 class TaskHandlers:
@@ -244,10 +253,10 @@ class TaskHandlers:
 
     async def download(self, request: Any, call: Call) -> AsyncIterator[Any]:
         stored = await self._tasks.result(call.session, request.task_id, call.caller)
-        yield hive_pb2.ResultPiece(size_bytes=stored.blob.size_bytes, sha256=stored.blob.sha256)
         # An open file outlives the retention's removal of its name, so a slow download still ends whole.
-        file = await asyncio.to_thread(stored.path.open, "rb")
+        file = await asyncio.to_thread(_opened, stored)
         try:
+            yield hive_pb2.ResultPiece(size_bytes=stored.blob.size_bytes, sha256=stored.blob.sha256)
             while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield hive_pb2.ResultPiece(data=data)
         finally:

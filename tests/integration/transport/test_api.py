@@ -416,6 +416,23 @@ async def test_too_large_a_result_is_refused_and_streamed_instead(client: Client
     assert sum(size for _, size in pieces) == pieces[0][0]
 
 
+async def test_a_result_that_is_removed_in_the_moment_when_it_was_found_is_not_found(
+    client: Client, world: World, tmp_path: Path
+) -> None:
+    token = await client.log_in()
+    world.result = stored(tmp_path / "result", 10)
+    world.result.path.unlink()
+    answer, trailing = await client.call("GetTaskResult", nodepool_pb2.GetTaskResultRequest(task_id="t", token=token))
+    assert not answer.success
+    assert trailing["hive-error-code"] == str(int(Code.BLOB_NOT_FOUND))
+    stream = client.method("DownloadResult")(
+        hive_pb2.DownloadResultRequest(task_id="t"), metadata=[("authorization", f"Bearer {token}")], timeout=30
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stream.read()
+    assert code_of(caught.value)[1] == Code.BLOB_NOT_FOUND
+
+
 async def test_an_upload_of_the_greatest_size_is_taken_and_one_byte_more_refused(client: Client) -> None:
     token = await client.log_in()
     data = bytes(100 << 20)
