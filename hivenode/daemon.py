@@ -35,6 +35,7 @@ from hivenode.discovery.bootstrap import BootstrapFinder
 from hivenode.discovery.finder import Candidate, join_host_port
 from hivenode.discovery.interfaces import is_on_lan, lan_addresses, watch
 from hivenode.discovery.mdns import Announcement, MdnsFinder
+from hivenode.durable_files import write_document
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate, load_identity
@@ -143,9 +144,7 @@ class DataDirectory:
 
     def note_left(self, hive_id: str) -> None:
         """What is here is of no use any more; a later start says so."""
-        temporary = self.path / f"{LEFT_FILE}.new"
-        temporary.write_text(json.dumps({"hive_id": hive_id}))
-        temporary.rename(self.path / LEFT_FILE)
+        write_document(self.path / LEFT_FILE, {"hive_id": hive_id})
 
     def require_not_left(self) -> None:
         """Raises HiveError when this node has left its hive for good."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hivenode.durable_files import write_file
 from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, node_id_of, sign_record
 from hivenode.errors import Code, HiveError
 
@@ -88,7 +88,7 @@ def load_identity(data_dir: Path) -> Identity:
         seed = path.read_bytes()
     except FileNotFoundError:
         key = nacl.signing.SigningKey.generate()
-        write_secret(path, bytes(key))
+        write_file(path, bytes(key))
         return Identity(key)
     if len(seed) != _SEED_BYTES:
         raise HiveError(
@@ -153,7 +153,7 @@ def load_certificate(data_dir: Path) -> Certificate:
         data = path.read_bytes()
     except FileNotFoundError:
         made = make_certificate()
-        write_secret(path, made.key_pem + made.pem)
+        write_file(path, made.key_pem + made.pem)
         return made
     try:
         key = serialization.load_pem_private_key(data, password=None)
@@ -179,28 +179,10 @@ def keep_identity(data_dir: Path, seed: bytes, certificate_pem: bytes) -> None:
     """
     if len(seed) != _SEED_BYTES:
         raise HiveError(Code.INVALID_ARGUMENT, f"a node key has {_SEED_BYTES} bytes, and this has {len(seed)}")
-    write_secret(data_dir / CERTIFICATE_FILE, certificate_pem)
+    write_file(data_dir / CERTIFICATE_FILE, certificate_pem)
     try:
         load_certificate(data_dir)
     except HiveError:
         (data_dir / CERTIFICATE_FILE).unlink()
         raise
-    write_secret(data_dir / KEY_FILE, seed)
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Writes a 0600 file that is either complete and on disk, or absent."""
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_file(data_dir / KEY_FILE, seed)

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from hivenode.durable_files import sync_folder
 from hivenode.errors import Code, HiveError
 
 PIECE_BYTES: Final = 1 << 20
@@ -20,15 +21,6 @@ PIECE_BYTES: Final = 1 << 20
 READ_BYTES: Final = 256 << 10
 """One read, for somebody who may take his time with it."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def check_space(folder: Path, more_bytes: int, reserve_bytes: int) -> None:

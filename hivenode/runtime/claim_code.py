@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from hivenode.durable_files import write_file
 from hivenode.encoding.claim import CLAIM_DOMAIN, Claim, ClaimPurpose, SignedClaim
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError
-from hivenode.identity import Identity, write_secret
+from hivenode.identity import Identity
 from hivenode.pool.validation import check_username
 
 CODE_FILE: Final = "claim-code"
@@ -49,7 +50,7 @@ class ClaimCode:
         self._code = secrets.token_hex(CODE_BYTES)
         async with self._writing:
             try:
-                await asyncio.to_thread(write_secret, self._path, f"{self._code}\n".encode())
+                await asyncio.to_thread(write_file, self._path, f"{self._code}\n".encode())
             except OSError as error:
                 raise HiveError(Code.DISK_FULL, f"{self._path} cannot be written: {error.strerror}") from error
 

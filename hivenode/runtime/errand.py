@@ -7,10 +7,10 @@ crash before that the next start does it.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Final
+
+from hivenode.durable_files import read_document, write_document
 
 ERRAND_FILE: Final = "join.json"
 
@@ -21,8 +21,7 @@ class Errand:
     def __init__(self, folder: Path) -> None:
         self._path = folder / ERRAND_FILE
         self.hive_id, self.address, self.token, self.is_set_aside = "", "", "", True
-        if self._path.exists():
-            found = json.loads(self._path.read_text())
+        if (found := read_document(self._path)) is not None:
             self.hive_id, self.address, self.is_set_aside = found["hive_id"], found["address"], found["set_aside"]
             self.token = found.get("token", "")
 
@@ -42,16 +41,10 @@ class Errand:
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        temporary = self._path.with_suffix(".new")
         document = {
             "hive_id": self.hive_id,
             "address": self.address,
             "token": self.token,
             "set_aside": self.is_set_aside,
         }
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(document))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._path)
+        write_document(self._path, document)

@@ -9,13 +9,13 @@ nothing is in it, so whoever missed it has nothing in its log either, and that i
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from hivenode.durable_files import read_document, write_document
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.recovery import RecoveryRecord, base_of, open_recovery
@@ -49,9 +49,8 @@ class Tombstones:
     def __init__(self, folder: Path) -> None:
         self._path = folder / TOMBSTONE_FILE
         self._rows: list[tuple[str, tuple[str, ...]]] = []
-        if self._path.exists():
-            rows = json.loads(self._path.read_text())
-            self._rows = [(row["hive_id"], tuple(row["target_addresses"])) for row in rows]
+        for row in read_document(self._path) or ():
+            self._rows.append((row["hive_id"], tuple(row["target_addresses"])))
 
     @property
     def hive_ids(self) -> tuple[str, ...]:
@@ -63,12 +62,10 @@ class Tombstones:
         return self._rows[-1][1] if self._rows else ()
 
     def add(self, hive_id: str, target_addresses: tuple[str, ...]) -> None:
-        """Keeps one more; the file is either the old or the new one."""
+        """Keeps one more. Blocks for the fsync."""
         rows = [row for row in self._rows if row[0] != hive_id]
         self._rows = [*rows, (hive_id, target_addresses)][-TOMBSTONES_MAX:]
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps([{"hive_id": h, "target_addresses": list(a)} for h, a in self._rows]))
-        temporary.rename(self._path)
+        write_document(self._path, [{"hive_id": h, "target_addresses": list(a)} for h, a in self._rows])
 
 
 class HiveEnd:

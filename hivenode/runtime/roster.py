@@ -6,13 +6,14 @@ are not in it.
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from hivenode.durable_files import read_document, write_document
 from hivenode.encoding.node_record import NodeId
+from hivenode.errors import HiveError
 
 ROSTER_FILE: Final = "roster.json"
 
@@ -29,9 +30,11 @@ class Roster:
         self.addresses: dict[NodeId, tuple[str, ...]] = {}
         self.index = 0
         """Of the agreed state that all this rests on, at the leader that told it; 0 in files of earlier versions."""
-        try:
-            found = json.loads(self._path.read_text())
-        except (FileNotFoundError, ValueError):
+        with contextlib.suppress(HiveError):  # What is damaged is told anew by the first leader.
+            self._read()
+
+    def _read(self) -> None:
+        if (found := read_document(self._path)) is None:
             return
         self.hive_id, self.voter_rights = str(found["hive_id"]), bool(found["voter_rights"])
         self.nodes, self.voters = frozenset(found["nodes"]), frozenset(found["voters"])
@@ -69,10 +72,4 @@ class Roster:
             "voter_rights": voter_rights,
             "index": index,
         }
-        temporary = self._path.with_suffix(".new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._path)
+        write_document(self._path, document)

@@ -26,6 +26,7 @@ from typing import Any, Final
 import lmdb
 
 from hivenode.consensus import SnapshotMeta
+from hivenode.durable_files import sync_folder
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.runtime.stores import MadeSnapshot, PreparedState, SnapshotRef
 from hivenode.storage.log_store import FIRST_STATE_FOLDER, LogStore
@@ -42,14 +43,6 @@ from hivenode.storage.state_store import StateStore, open_environment, write_mar
 
 _BATCH_ROWS: Final = 4_096
 _TEMPORARY_NAME_BYTES: Final = 8
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _disk_error(error: OSError) -> HiveError:
@@ -118,7 +111,7 @@ class SnapshotFolder:
         ref = SnapshotRef(sha256=file.sha256, size_bytes=file.size_bytes)
         path = self._folder / f"{ref.sha256}.snapshot"
         temporary.rename(path)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         meta = SnapshotMeta(index=mark.index, term=mark.term, conf=mark.conf)
         before, self._made = self._made, MadeSnapshot(ref=ref, meta=meta, path=path)
         if before is not None and before.path != path:
@@ -170,8 +163,8 @@ class SnapshotFolder:
         try:
             with partial.open("rb") as raw:
                 self._build(HashedFile(raw), ref, meta, folder)
-            _sync_folder(folder)
-            _sync_folder(self._data_dir)
+            sync_folder(folder)
+            sync_folder(self._data_dir)
         except (HiveError, lmdb.Error, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, HiveError) and error.code is Code.BLOB_CORRUPT:
