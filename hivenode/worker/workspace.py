@@ -30,12 +30,13 @@ class Measured:
 
 
 def measure(folder: Path, size_bytes_max: int) -> Measured:
-    """Adds up the blocks of a tree that is being written to; stops at the first broken bound."""
+    """Adds up the blocks of a tree that is being written to; stops at the first broken bound. Raises OSError."""
     size, entries = 0, 0
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    stack = [(root, os.listdir(root))]
+    stack: list[tuple[int, list[str]]] = [(root, [])]
     excess = ""
     try:
+        stack[0][1].extend(os.listdir(root))
         while stack and not excess:
             parent, names = stack[-1]
             if not names:
@@ -49,7 +50,8 @@ def measure(folder: Path, size_bytes_max: int) -> Measured:
                 size += status.st_blocks * 512
                 if stat.S_ISDIR(status.st_mode):
                     child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-                    stack.append((child, os.listdir(child)))
+                    stack.append((child, []))  # Before the listing, which may find no second descriptor.
+                    stack[-1][1].extend(os.listdir(child))
             except PermissionError:
                 excess = "it shut a folder against being measured"
             except OSError:

@@ -1,12 +1,18 @@
-"""How long a task's end is waited for, and by whom."""
+"""What a task is ended for, how long its end is waited for, and by whom."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
-from hivenode.worker.executors.supervision import within
+from hivenode.pool.records import AttemptOutcome
+from hivenode.worker.executors.protocol import ExecutionLimits, ExecutionRequest
+from hivenode.worker.executors.supervision import DISK_INTERVAL_S, first_cause, within
+from hivenode.worker.task_log import TaskLog
 from tests.support import virtual_loop
+from tests.support.parts import no_files_left
 
 DEADLINE_S = 60.0
 
@@ -30,6 +36,29 @@ def test_who_is_told_to_go_in_the_moment_when_the_task_ends_goes() -> None:
         assert steps > 1  # Else it was never told between the end and the going on.
 
     virtual_loop.run(main())
+
+
+async def test_a_task_is_not_ended_for_its_disk_when_the_machine_is_out_of_files(tmp_path: Path) -> None:
+    log = TaskLog(tmp_path / "log", 1_024)
+    limits = ExecutionLimits(
+        memory_bytes=1 << 20,
+        cpus=1.0,
+        pids_max=1,
+        disk_bytes=1 << 20,
+        tmp_bytes=1 << 20,
+        time_limit_s=2 * DISK_INTERVAL_S,
+    )
+    request = ExecutionRequest(
+        name="run", folder=tmp_path, entry="main.py", packages=None, limits=limits, log=log, stop=asyncio.Event()
+    )
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    with no_files_left():
+        assert await first_cause(ended, request) is AttemptOutcome.TIMED_OUT
+    (tmp_path / "much").write_bytes(bytes(2 << 20))
+    assert await first_cause(ended, replace(request, limits=replace(limits, time_limit_s=DEADLINE_S))) is (
+        AttemptOutcome.DISK_EXCEEDED
+    )
+    log.close()
 
 
 def test_what_is_not_done_in_time_goes_on() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+import pytest
+
 from hivenode.worker.workspace import DEPTH_MAX, clear_folder, measure, remove_tree
+from tests.support.parts import no_files_left
 
 
 def dig(folder: Path, depth: int) -> None:
@@ -53,6 +57,16 @@ def test_measure_counts_blocks_and_names_the_broken_bound(tmp_path: Path) -> Non
     assert 100_000 <= measured.size_bytes < 200_000
     assert measured.excess == ""
     assert "the bound is 50000" in measure(tmp_path, 50_000).excess
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_machine_that_is_nearly_out_of_files_has_no_fewer_after_a_measurement(tmp_path: Path, files: int) -> None:
+    """The last file is the folder itself, or one in it; their listings need another one for a moment."""
+    (tmp_path / "a").mkdir()
+    before = set(os.listdir("/proc/self/fd"))
+    with no_files_left(but=files), contextlib.suppress(OSError):
+        measure(tmp_path, 1 << 20)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_measure_finds_folders_that_hide_in_the_deep(tmp_path: Path) -> None:
