@@ -248,7 +248,7 @@ class AttemptWork:
         while not attempt.discard:
             try:
                 return await self._copies.replicate(blob, preferred=attempt.order.holders, deadline_s=_COPY_DEADLINE_S)
-            except HiveError:
+            except (HiveError, OSError):  # The machine may be out of files for a moment.
                 if loop.time() >= deadline:
                     break
             await asyncio.sleep(_COPY_PAUSES_S[min(tries, len(_COPY_PAUSES_S) - 1)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -77,6 +79,7 @@ class TwoNodes:
     def __init__(self, blobs: DiskBlobStore) -> None:
         self.blobs = blobs
         self.refusals = 0
+        self.refusal: Exception = HiveError(Code.TOO_FEW_COPIES, "nobody is there")
         self.replicated: list[BlobRef] = []
 
     async def replicate(
@@ -84,7 +87,7 @@ class TwoNodes:
     ) -> tuple[NodeId, ...]:
         if self.refusals:
             self.refusals -= 1
-            raise HiveError(Code.TOO_FEW_COPIES, "nobody is there")
+            raise self.refusal
         assert self.blobs.has(blob)
         self.replicated.append(blob)
         return (ME, OTHER)
@@ -354,6 +357,21 @@ async def test_copies_are_tried_again_until_there_are_two(hive: Hive) -> None:
     link, _ = await hive.connect()
     await link.to_worker.put(await hive.order("print(1)"))
     assert (await link.ended()).holders == (ME, OTHER)
+
+
+async def test_a_machine_out_of_files_when_a_result_is_to_be_copied_tries_again(tmp_path: Path) -> None:
+    settings = ExecutorSettings(choice=ExecutorChoice.PROCESS, cache=tmp_path / "cache", name="process")
+    hive = Hive(tmp_path, await choose_executor(settings))
+    hive.copies.refusals = 2
+    hive.copies.refusal = OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # As the blob's file is opened.
+    await hive.agent.start()
+    link, _ = await hive.connect()
+    await link.to_worker.put(await hive.order("print(1)"))
+    ending = asyncio.ensure_future(link.ended())
+    await asyncio.wait({ending, *hive.serving}, return_when=asyncio.FIRST_COMPLETED)
+    assert not hive.serving[0].done()  # It would end the daemon.
+    assert (await ending).holders == (ME, OTHER)
+    await hive.close()
 
 
 async def test_leftovers_of_an_earlier_life_are_removed(make_hive: Callable[..., Hive], tmp_path: Path) -> None:
