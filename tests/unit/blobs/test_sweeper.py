@@ -11,6 +11,7 @@ from pathlib import Path
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.blobs.sweeper import YOUNG_MS, BlobSweeper
 from hivenode.pool.records import BlobRef
+from tests.support.parts import no_files_left
 
 
 async def one(data: bytes) -> AsyncIterator[bytes]:
@@ -39,4 +40,15 @@ async def test_only_old_blobs_that_no_task_names_are_removed(tmp_path: Path) -> 
     assert (unknown, await sweeper.sweep()) == (0, 1)
     assert (store.has(named), store.has(forgotten), store.has(young)) == (True, False, True)
     assert forgotten.sha256 == hashlib.sha256(b"forgotten").hexdigest()
+    await store.aclose()
+
+
+async def test_a_machine_that_is_out_of_files_sweeps_the_next_time(tmp_path: Path) -> None:
+    store = DiskBlobStore(tmp_path / "blobs", 0)
+    forgotten = await put_old(store, b"forgotten")
+    sweeper = BlobSweeper(store=store, references=lambda _: 0, wall_ms=wall_ms)
+    with no_files_left():
+        assert await sweeper.sweep() == 0  # What it raises would end the daemon.
+    assert store.has(forgotten)
+    assert await sweeper.sweep() == 1
     await store.aclose()
