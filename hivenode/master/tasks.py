@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
@@ -106,7 +107,7 @@ class HiveTasks:
         self._releasing = asyncio.create_task(self._release(), name="released blobs")
 
     async def aclose(self) -> None:
-        """Ends what `start` began, and inspections. A failure in it, as of the disk, is raised here."""
+        """Ends what `start` began, and inspections. A failure in it is raised here."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -255,4 +256,5 @@ class HiveTasks:
             await self._wake.wait()
             self._wake.clear()
             while self._released:
-                await self._submissions.release(self._released.pop(), spare_younger_s=RELEASE_SPARES_S)
+                with contextlib.suppress(OSError):
+                    await self._submissions.release(self._released.pop(), spare_younger_s=RELEASE_SPARES_S)

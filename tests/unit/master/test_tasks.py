@@ -421,3 +421,27 @@ async def test_blobs_of_a_swept_task_are_deleted_unless_they_are_new(hive: Hive,
         await asyncio.sleep(0)
     assert not hive.store(LEADER).has(old)
     assert hive.store(LEADER).has(new)
+
+
+async def test_a_disk_that_once_deletes_nothing_keeps_nothing_that_is_released_later(
+    hive: Hive, ann: SessionRecord, tmp_path: Path
+) -> None:
+    hive.tasks.start()
+    waiting = tmp_path / LEADER.node_id / "tmp"  # Where what is to be deleted is moved first.
+    blobs = []
+    for name in ("t", "u"):
+        await hive.tasks.submit(ann, name, f"print({name!r})".encode(), SPEC, call())
+        await hive.tasks.stop(ann, name, call())
+        blobs.append(hive.task(task_id=name).data)
+        os.utime(hive.store(LEADER).path(blobs[-1]), (1, 1))
+        if name == "t":
+            waiting.rmdir()
+            waiting.touch()
+        hive.agreement.clock_ms += 1_001
+        hive.agreement.run(Sweep(keep_tasks_ms=1_000, rows_max=100))
+        for _ in range(10):  # Turns of the event loop: the names are gone before anything waits.
+            await asyncio.sleep(0)
+        if name == "t":
+            waiting.unlink()
+            waiting.mkdir()
+    assert [hive.store(LEADER).has(blob) for blob in blobs] == [True, False]
