@@ -1,16 +1,16 @@
 """One peer as the calling side sees it: its addresses, and at most one proven connection.
 
-A connection is dialled at its first use: the addresses in turn, the one that worked last first. Each dial is a channel of its
-own, so that no back-off of an earlier failure delays it, and takes exactly the certificate that the callee's signed record
-vouches for. Both sides prove who they are (Challenge, Prove) before anything else is said. A connection that broke is dropped
-whole, and the next use dials afresh.
+A connection is dialled at its first use: the addresses in turn, the one that worked last first, and the next one beside those
+that are silent. Each dial is a channel of its own, so that no back-off of an earlier failure delays it, and takes exactly the
+certificate that the callee's signed record vouches for. Both sides prove who they are (Challenge, Prove) before anything else is
+said. A connection that broke is dropped whole, and the next use dials afresh.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,7 +37,10 @@ from hivenode.transport.statuses import code_in, error_of
 from hivenode.transport.tls import Certificates, fetch_certificate
 
 DIAL_TIMEOUT_S: Final = 1.0
-"""For one address while others wait to be tried; a LAN answers in milliseconds."""
+"""For one address; a LAN answers in milliseconds."""
+NEXT_ADDRESS_S: Final = 0.25
+"""Before the next address is tried beside one that is silent, as RFC 8305, section 5, advises: one of a network that is gone
+answers nothing at all. Since each try ends after DIAL_TIMEOUT_S, no more than five go on at once."""
 REDIAL_PAUSE_S: Final = 0.05
 """Within it the failure of the last dial answers for the next: hundreds of calls that wait for a dead leader must not dial
 each for itself."""
@@ -308,6 +311,14 @@ async def prove(
         raise error_of(error, str(callee.node_id)) from error
 
 
+async def _undo(attempt: asyncio.Task[Meeting]) -> None:
+    """Leaves nothing open of a try that is not wanted any more, also when it met somebody."""
+    attempt.cancel()
+    await asyncio.wait({attempt})
+    if not attempt.cancelled() and attempt.exception() is None:
+        await attempt.result().channel.close()
+
+
 class PeerLink:
     """The link to one node.
 
@@ -335,12 +346,14 @@ class PeerLink:
 
     def learn(self, addresses: tuple[str, ...]) -> bool:
         """Takes newer addresses; whether there was one that was not known."""
-        fresh = tuple(address for address in addresses[:ADDRESSES_MAX] if address not in self._addresses)
-        if addresses:
-            self._addresses = addresses[:ADDRESSES_MAX]
+        told = addresses[:ADDRESSES_MAX]
+        fresh = any(address not in self._addresses for address in told)
         if fresh:
+            self._addresses = told
             self._failure = None
-        return bool(fresh)
+        elif told:  # In the order that the dials gave them.
+            self._addresses = tuple(address for address in self._addresses if address in told)
+        return fresh
 
     async def connect(self, deadline_s: float) -> Connection:
         """The proven connection, dialled when there is none. Raises NODE_OFFLINE, PEER_REJECTED, WRONG_HIVE."""
@@ -394,35 +407,52 @@ class PeerLink:
         now = asyncio.get_running_loop().time()
         if self._failure is not None and now < self._failure[0] + REDIAL_PAUSE_S:
             raise HiveError(self._failure[1].code, self._failure[1].message)
+        first = list(self._addresses)
+        """In the next dial: what this one does not get to before its caller's time is over, or the one that worked."""
+        tries: dict[asyncio.Task[Meeting], str] = {}
         failure = HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
-        for address in self._addresses:
-            try:
-                met = await meet(self._me, self._certificates, address, DIAL_TIMEOUT_S)
-            except HiveError as error:
-                failure = error
-                continue
-            channel = met.channel
-            try:
-                ticket, hive_id = await self._prove(channel, address, met.introduction, met.nonce)
-            except HiveError as error:
-                failure = error
-                await channel.close()
-                continue
-            except BaseException:
-                self._close_soon(channel)
-                raise
-            self._addresses = (address, *(other for other in self._addresses if other != address))
-            self._current = Connection(channel, address, met.introduction.record, ticket, hive_id)
-            return self._current
+        try:
+            while first or tries:
+                if first:
+                    met = meet(self._me, self._certificates, first[0], DIAL_TIMEOUT_S)
+                    tries[asyncio.ensure_future(met)] = first[0]
+                done, _ = await asyncio.wait(
+                    tries, timeout=NEXT_ADDRESS_S if first else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                del first[:1]
+                for ended in done:
+                    address = tries.pop(ended)
+                    first.insert(0, address)
+                    try:
+                        self._current = await self._proven(address, ended.result())
+                        return self._current
+                    except HiveError as error:
+                        failure = error
+                        first.remove(address)
+        finally:
+            for unwanted in tries:
+                self._soon(_undo(unwanted))
+            self._addresses = tuple(
+                sorted(self._addresses, key=lambda it: first.index(it) if it in first else len(first))
+            )
         self._failure = (asyncio.get_running_loop().time(), failure)
         self._on_unreached(self.node_id)
         raise failure
+
+    async def _proven(self, address: str, met: Meeting) -> Connection:
+        """The connection to one that was met. One proof at a time is made: only here, and not in each try."""
+        try:
+            ticket, hive_id = await self._prove(met.channel, address, met.introduction, met.nonce)
+        except BaseException:
+            self._soon(met.channel.close())
+            raise
+        return Connection(met.channel, address, met.introduction.record, ticket, hive_id)
 
     def drop(self, connection: Connection) -> None:
         """Gives a connection up; the next use dials afresh. Nothing when it was given up before."""
         if self._current is connection:
             self._current = None
-            self._close_soon(connection.channel)
+            self._soon(connection.channel.close())
             self._on_unreached(self.node_id)
 
     def note_failure(self, connection: Connection, error: grpc.aio.AioRpcError) -> None:
@@ -433,8 +463,8 @@ class PeerLink:
         elif code is None and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
             self.drop(connection)
 
-    def _close_soon(self, channel: grpc.aio.Channel) -> None:
-        task = asyncio.ensure_future(channel.close())
+    def _soon(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(closing)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
