@@ -188,7 +188,8 @@ class HiveLife:
                 self._invite(effect, self._invitation_hive)
             case FormHive(founders=founders):
                 hive_id, self._invitation_hive = self._invitation_hive or self._world.new_hive_id(), ""
-                self.form(hive_id, len(founders))
+                if not self._belongs:
+                    self.form(hive_id, len(founders))
             case JoinHive():
                 self._join(effect)
             case DissolveOwnHive():

@@ -37,7 +37,8 @@ States
    JOINING    FOUNDING  waits for the hive's answer         MEMBER; WAITING
    MEMBER     MEMBER    notices foreign hives               LEAVING
    LEAVING    MEMBER    waits for its hive to dissolve      JOINING; MEMBER when it does not
-   `JoinSucceeded` leads to MEMBER from everywhere: a promised founder may be taken in before it asks.
+   `JoinSucceeded` leads to MEMBER from everywhere: a promised founder may be taken in before it asks, and a node whose disk stood
+   still while it was taken in, so that it gave that try up, forms nothing.
    FORMING waits for this machine's own disk and has no deadline: nothing could be done in its stead. LEAVING has none here,
    since what it waits for has one.
 """
@@ -249,7 +250,7 @@ class Formation:
                 ensure(self._state is FormationState.FORMING, "a hive was formed that was not asked for")
                 self._enter_hive(hive_id, now_ms)
             case JoinSucceeded(hive_id=hive_id):
-                if self._state not in (*_IN_HIVE, FormationState.FORMING):
+                if self._state not in _IN_HIVE:
                     self._enter_hive(hive_id, now_ms)
             case JoinFailed():
                 self._on_join_failed(event.hive_id, event.retry, now_ms)

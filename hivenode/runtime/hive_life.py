@@ -368,6 +368,8 @@ class HiveLife:
 
     async def _form(self, hive_id: str, founders: tuple[NodeId, ...]) -> None:
         """Only this node's own disk can fail here, and nothing would ever try again: its owner has to see to it."""
+        if self._belongs:
+            return  # It is entering a hive, which its disk takes long for.
         _log.info("forming a hive", hive=hive_id, founders=len(founders))
         try:
             await self._be_founder(hive_id, founders)

@@ -10,7 +10,7 @@ import pytest
 
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
-from hivenode.membership.events import JoinHive
+from hivenode.membership.events import JoinHive, JoinSucceeded
 from hivenode.runtime.hive_life import BIRTH_TRIES, HiveLife
 from hivenode.runtime.local import LocalNode
 from hivenode.runtime.ports import JoinOffer, PeerAddress
@@ -22,7 +22,8 @@ async def test_a_founder_whose_disk_is_full_stops_and_says_why() -> None:
 
     said: list[str] = []
     # Only the way from the disk's refusal to the owner is looked at.
-    life: Any = SimpleNamespace(_local=SimpleNamespace(be_born=be_born), _stop=said.append, _members_expected=0)
+    local = SimpleNamespace(be_born=be_born)
+    life: Any = SimpleNamespace(_local=local, _stop=said.append, _members_expected=0, _belongs=False)
     life._be_founder = lambda *given: HiveLife._be_founder(life, *given)
     await HiveLife._form(life, "h" * 32, ())
     assert said == ["the hive cannot be formed: the log cannot be written; free some disk space"]
@@ -89,6 +90,39 @@ async def test_a_late_answer_to_an_earlier_try_to_join_is_passed_over() -> None:
     async with asyncio.timeout(5):
         await asyncio.gather(*tries)
     assert entered == ["h" * 32]
+
+
+async def test_a_node_that_is_entering_a_hive_forms_none_meanwhile() -> None:
+    """Its disk stands still for so long that Formation gave the try up, and then it would bind its log to a second hive."""
+    entering, on_disk, told = asyncio.Event(), asyncio.Event(), list[Any]()
+
+    async def ask(address: str, hive_id: str) -> Any:
+        return SimpleNamespace(hive_id=hive_id, voter_rights=True)
+
+    async def enter(hive_id: str, *, replica: bool) -> None:
+        entering.set()
+        await on_disk.wait()
+
+    async def be_born(hive_id: str) -> Any:
+        raise InvariantError("a log belongs to one hive for ever")
+
+    life: Any = SimpleNamespace(
+        _belongs=False,
+        _refused="",
+        _ask_to_join=ask,
+        _local=SimpleNamespace(enter=enter, be_born=be_born),
+        _errand=SimpleNamespace(end=lambda: None),
+        _step=told.append,
+        _record_wanted=asyncio.Event(),
+    )
+    life._be_founder = lambda *given: HiveLife._be_founder(life, *given)
+    joining = asyncio.create_task(HiveLife._join(life, JoinHive(hive_id="h" * 32, addresses=("127.0.0.1:1",))))
+    async with asyncio.timeout(5):
+        await entering.wait()
+        await HiveLife._form(life, "i" * 32, ())
+        on_disk.set()
+        await joining
+    assert told == [JoinSucceeded(hive_id="h" * 32)]
 
 
 async def test_a_clock_that_was_set_back_keeps_nobody_out() -> None:

@@ -175,6 +175,8 @@ class Lan:
         self._later(lambda: self.tell(founder, answer))
 
     def _form(self, node: NodeId, founders: tuple[NodeId, ...]) -> None:
+        if self.hosts[node].formation.hive_id:
+            return
         hive = Hive(hive_id=f"hive-{len(self.formed)}", created_ms=self.now_ms, members={node})
         self.hives[hive.hive_id] = hive
         self.formed.append(hive.hive_id)

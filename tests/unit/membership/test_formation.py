@@ -186,6 +186,18 @@ def test_a_hive_that_is_there_is_joined_the_larger_first_and_the_other_reported(
     assert (d.it.state, d.it.hive_id) == (FormationState.MEMBER, "large")
 
 
+def test_a_node_that_was_taken_in_while_its_disk_stood_still_is_a_member_and_forms_nothing() -> None:
+    """It had given the try to join up, heard of that hive no more, and begun to form its own."""
+    d = Dialogue()
+    d.meet(member("a", "theirs"))
+    d.wait(CONFIG.quiet_ms, member("a", "theirs"))
+    assert d.it.state is FormationState.JOINING
+    d.say(PeerUnconfirmed(address="a:1", refused=True))
+    assert FormHive(founders=()) in d.wait(CONFIG.join_ms_max + CONFIG.wait_ms)
+    d.say(JoinSucceeded(hive_id="theirs"))
+    assert (d.it.state, d.it.hive_id) == (FormationState.MEMBER, "theirs")
+
+
 def test_of_hives_of_one_size_the_older_then_the_lower_id_is_joined() -> None:
     d = Dialogue()
     peers = (member("a", "h9", created_ms=7), member("b", "h2", created_ms=5), member("c", "h3", created_ms=5))
