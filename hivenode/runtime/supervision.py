@@ -64,6 +64,9 @@ class Supervisor:
 
     def _part_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
+            if task not in self._told:  # A library may raise it where nobody asked for the end.
+                _log.error("the daemon stops since a part of it was broken off", part=task.get_name())
+                self.end(ExitCode.FAILED)
             return
         error = task.exception()
         if isinstance(error, InvariantError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hivenode.runtime.supervision import STEP_S_MIN, Ending, Supervisor
+from hivenode.runtime.supervision import STEP_S_MIN, Ending, ExitCode, Supervisor
 
 DEADLINE_S = 10.0
 SHORT_S = 0.05
@@ -90,3 +90,24 @@ async def test_time_that_a_step_did_not_need_is_left_to_the_next() -> None:
 
     assert DEADLINE_S - 1.0 < ending.left_s(DEADLINE_S) <= DEADLINE_S
     assert ending.left_s(0.0) == STEP_S_MIN
+
+
+async def test_a_part_that_ends_as_if_it_were_cancelled_ends_the_daemon() -> None:
+    """A library may raise it where nobody asked for the end; the daemon would live on without the part."""
+
+    async def broken() -> None:
+        raise asyncio.CancelledError
+
+    supervisor = Supervisor()
+    supervisor.run(broken(), "worker")
+    async with asyncio.timeout(DEADLINE_S):
+        assert await supervisor.wait() is ExitCode.FAILED
+
+
+async def test_a_part_that_was_told_to_end_does_not_end_the_daemon_by_it() -> None:
+    supervisor = Supervisor()
+    part = await _begun(supervisor)
+    part.let_go.set()
+    await supervisor.cancel("slow")
+    supervisor.end(ExitCode.STOPPED)
+    assert await supervisor.wait() is ExitCode.STOPPED
