@@ -16,6 +16,8 @@ from concurrent.futures import Executor
 from random import Random
 from typing import Any, Final
 
+import structlog
+
 from hivenode.config import Config
 from hivenode.consensus import ConfChange as RaftConfChange
 from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Message, RaftConfig, encode_conf_change
@@ -54,6 +56,8 @@ LEADERLESS_S: Final = 5.0
 """A replica that hears of no leader for longer than some elections take may be one that others took the place of."""
 PEERS_MAX: Final = 4_096
 """Addresses kept of nodes that are in no agreed state yet."""
+
+_log = structlog.get_logger(__name__)
 
 
 def member_id_of(node_id: NodeId, incarnation: str) -> MemberId:
@@ -419,14 +423,17 @@ class LocalNode:
         gone = (
             self._roster.nodes - {offer.leader.node_id, *offer.nodes} if self._roster.hive_id == offer.hive_id else ()
         )
-        self._roster.note(
-            offer.hive_id,
-            (offer.leader.node_id, *offer.nodes),
-            (offer.leader.node_id, *offer.voters),
-            addresses,
-            voter_rights=offer.voter_rights,
-            index=offer.index,
-        )
+        try:
+            self._roster.note(
+                offer.hive_id,
+                (offer.leader.node_id, *offer.nodes),
+                (offer.leader.node_id, *offer.voters),
+                addresses,
+                voter_rights=offer.voter_rights,
+                index=offer.index,
+            )
+        except OSError as error:  # It counts in this life; the next one may begin with an older word.
+            _log.warning("who is in the hive is not kept on disk for now", error=str(error))
         self._note_offered()
         for node in gone:
             self.on_node_gone(node)

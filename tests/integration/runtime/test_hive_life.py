@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from hivenode.membership.events import JoinHive, JoinSucceeded
 from hivenode.runtime.hive_life import BIRTH_TRIES, HiveLife
 from hivenode.runtime.local import LocalNode
 from hivenode.runtime.ports import JoinOffer, PeerAddress
+from hivenode.runtime.roster import Roster
+from tests.support.parts import no_files_left
 
 
 async def test_a_founder_whose_disk_is_full_stops_and_says_why() -> None:
@@ -147,3 +150,13 @@ async def test_a_clock_that_was_set_back_keeps_nobody_out() -> None:
     with pytest.raises(HiveError, match="later statement"):
         await HiveLife._ask_to_admit(life, peer, "h" * 32)
     assert local._sequence == 3_600_001
+
+
+def test_a_machine_that_is_out_of_files_takes_the_hives_word_on_its_members_all_the_same(tmp_path: Path) -> None:
+    roster, leader = Roster(tmp_path), PeerAddress(node_id=NodeId("l"), addresses=("127.0.0.1:1",))
+    offer = JoinOffer(hive_id="h" * 32, members=(), leader=leader, voter_rights=False, nodes=(NodeId("n"),))
+    # Only what becomes of the word is looked at.
+    local: Any = SimpleNamespace(_roster=roster, _note_offered=lambda: None, on_node_gone=lambda node: None)
+    with no_files_left():
+        LocalNode.note_offer(local, offer)  # What it raises would end the daemon.
+    assert roster.nodes == {"l", "n"}
