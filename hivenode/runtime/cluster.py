@@ -316,7 +316,7 @@ class HiveCluster:
         """Returns when a member can do no more harm by ending than one that was never there. Raises OUTCOME_UNKNOWN."""
         try:
             async with asyncio.timeout(deadline_s):
-                await self._changed(replica, lambda: not self._is_member(replica, node))
+                await replica.until(lambda: not self._is_member(replica, node))
         except TimeoutError:
             raise HiveError(
                 Code.OUTCOME_UNKNOWN, f"{node} is off the list, and still in the configuration: look at the members"
@@ -365,19 +365,11 @@ class HiveCluster:
         replica.transfer_leader(to)
         try:
             async with asyncio.timeout(HANDOVER_DEADLINE_S):
-                await self._changed(replica, lambda: not replica.leads)
+                await replica.until(lambda: not replica.leads)
         except TimeoutError:
             raise HiveError(Code.NODE_OFFLINE, f"{node_of(to)} did not take over in time; ask again") from None
 
     # --- small things ----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    async def _changed(replica: Replica, holds: Callable[[], bool]) -> None:
-        changed = asyncio.Event()
-        replica.on_leadership(changed.set)
-        while not holds():
-            changed.clear()
-            await changed.wait()
 
     @staticmethod
     def _as_meant(replica: Replica, order: ClusterOrder) -> ClusterOrder:

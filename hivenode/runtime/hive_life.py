@@ -406,13 +406,9 @@ class HiveLife:
     async def _await_founders(self, replica: Replica, founders: int) -> None:
         """Users' writes wait until a majority can survive this machine, or the founders do not come."""
         wanted = 3 if founders >= 2 else 1
-        changed = asyncio.Event()
-        replica.on_leadership(changed.set)
         try:
             async with asyncio.timeout(FOUNDERS_DEADLINE_S):
-                while len(replica.status().conf.voters) < wanted:
-                    changed.clear()
-                    await changed.wait()
+                await replica.until(lambda: len(replica.status().conf.voters) >= wanted)
         except TimeoutError:
             _log.warning("not all founders came in", wanted=wanted)
         self._members_expected = 0

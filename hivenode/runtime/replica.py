@@ -190,6 +190,17 @@ class Replica:
         """Calls `listener` whenever the leader, this member's role or the configuration changed."""
         self._conf_listeners.append(listener)
 
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Returns as soon as something holds that the leader, this member's role or the configuration decides."""
+        changed = asyncio.Event()
+        self._conf_listeners.append(changed.set)
+        try:
+            while not holds():
+                changed.clear()
+                await changed.wait()
+        finally:
+            self._conf_listeners.remove(changed.set)
+
     def on_digest(self, listener: Callable[[int, bytes], None]) -> None:
         """Calls `listener` with index and digest of the agreed state at the entries that members compare themselves at."""
         self._digest_listeners.append(listener)
