@@ -84,7 +84,13 @@ def save_result(peer: Peer, task_id: str, output: Path) -> list[str]:
         if output.suffix == ".zip":
             archive.rename(output)
             return [str(output)]
-        return unpack_result(archive, output)
+        unpacked = Path(temporary) / "result"
+        names = unpack_result(archive, unpacked)
+        for entry in sorted(unpacked.iterdir()):  # Only what is whole: a full disk or Ctrl-C leaves no half file there.
+            if (output / entry.name).exists():
+                raise HiveError(Code.INVALID_ARGUMENT, f"{output} is not empty any more: choose another --output")
+            entry.rename(output / entry.name)
+        return names
 
 
 def _download(peer: Peer, task_id: str, target: Path, tries: Tries) -> None:

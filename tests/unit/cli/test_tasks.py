@@ -193,6 +193,19 @@ def test_result_never_overwrites_what_is_there(at_hive: Invoke, script: Path, tm
     assert (tmp_path / "t1.zip").read_text() == "precious"
 
 
+def test_result_that_breaks_off_in_the_midst_leaves_no_half_file(
+    at_hive: Invoke, hive: SmallHive, script: Path, tmp_path: Path
+) -> None:
+    whole = result_zip({"a.txt": b"the first", "b.txt": bytes(range(256)) * 4_096})
+    hive.result = whole.replace(bytes(range(256)), bytes(256), 1)  # As it comes from a worker with a broken disk.
+    at_hive("task", "run", str(script), "--id", "t1")
+    assert at_hive("task", "result", "t1", "--output", "out").exit_code == 4
+    assert list((tmp_path / "out").iterdir()) == []
+    hive.result = whole
+    assert at_hive("task", "result", "t1", "--output", "out").exit_code == 0
+    assert (tmp_path / "out/a.txt").read_bytes() == b"the first"
+
+
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "C:\\evil"])
 def test_result_that_would_leave_its_folder_is_refused(
     hive: SmallHive, at_hive: Invoke, script: Path, tmp_path: Path, name: str
