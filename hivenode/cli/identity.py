@@ -101,8 +101,12 @@ def export(file: Path) -> None:
         "certificate": (certificate.key_pem + certificate.pem).decode("ascii"),
     }
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as out:
-        json.dump(document, out, indent=1)
+    try:
+        with os.fdopen(handle, "w") as out:
+            json.dump(document, out, indent=1)
+    except BaseException:
+        file.unlink()  # Half a key is none, and the next export must not find it.
+        raise
     _tell({"node_id": own.node_id, "file": str(file)}, f"the key of {own.node_id} is in {file}: keep it secret")
 
 

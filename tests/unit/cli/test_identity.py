@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_an_exported_key_can_be_imported_once_and_is_the_owners_alone(
     for name in (KEY_FILE, CERTIFICATE_FILE):
         assert stat.S_IMODE((there / name).stat().st_mode) == 0o600
     assert invoke("identity", "import", str(file), "--data-dir", str(there)).exit_code != 0
+
+
+def test_an_export_that_breaks_off_leaves_no_half_key(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "key.json"
+    bound = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, bound[1]))  # As a full disk, but for this process alone.
+    try:
+        assert invoke("identity", "export", str(file), "--data-dir", str(folder)).exit_code == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, bound)
+    assert not file.exists()
+    assert invoke("identity", "export", str(file), "--data-dir", str(folder)).exit_code == 0
 
 
 def test_a_key_is_not_imported_beside_the_log_of_another_node(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
