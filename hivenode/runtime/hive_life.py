@@ -274,29 +274,30 @@ class HiveLife:
     async def run(self) -> None:
         """Lives until cancelled. Raises InvariantError when work beside it found one; the daemon must stop."""
         self._announce()
-        # A copy of this disk may be alive, and then a vote of this one would be a second one of the same member.
-        if self._local.hive_id() and not await self._has_older_twin():
-            await self._resume()
-        for address in self._end.last_target if not self._local.hive_id() else ():
-            self.candidate(address, "former hive")
-        if self._errand.address:
-            self.candidate(self._errand.address, "owner")
-        announcer = asyncio.create_task(self._keep_record(), name="record")
-        seeker = asyncio.create_task(self._end.run(), name="former members")
+        parts: list[asyncio.Task[None]] = []
         try:
+            # A copy of this disk may be alive, and then a vote of this one would be a second one of the same member.
+            if self._local.hive_id() and not await self._has_older_twin():
+                await self._resume()
+            for address in self._end.last_target if not self._local.hive_id() else ():
+                self.candidate(address, "former hive")
+            if self._errand.address:
+                self.candidate(self._errand.address, "owner")
+            parts.append(asyncio.create_task(self._keep_record(), name="record"))
+            parts.append(asyncio.create_task(self._end.run(), name="former members"))
             self._step(TimePassed())
             while True:
                 await self._sleep()
                 self._raise_broken()
-                for part in (announcer, seeker):
+                for part in parts:
                     if part.done():
                         part.result()
                 self._step(TimePassed())
                 self._wake.clear()
         finally:
-            for task in (announcer, seeker, *self._work):
+            for task in (*parts, *self._work):
                 task.cancel()
-            await asyncio.gather(announcer, seeker, *self._work, return_exceptions=True)
+            await asyncio.gather(*parts, *self._work, return_exceptions=True)
 
     async def _resume(self) -> None:
         """After a restart: goes on in the hive, or leaves it, when that was under way."""

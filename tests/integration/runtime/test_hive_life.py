@@ -128,6 +128,31 @@ async def test_a_node_that_is_entering_a_hive_forms_none_meanwhile() -> None:
     assert told == [JoinSucceeded(hive_id="h" * 32)]
 
 
+async def test_a_life_that_is_ended_while_it_looks_for_a_copy_of_its_disk_leaves_nothing_running() -> None:
+    looking = asyncio.Event()
+
+    async def has_older_twin() -> bool:
+        looking.set()
+        await asyncio.Event().wait()
+        return False
+
+    # A call back to somebody whom discovery found meanwhile.
+    beside = asyncio.create_task(asyncio.Event().wait())
+    life: Any = SimpleNamespace(
+        _announce=lambda: None,
+        _local=SimpleNamespace(hive_id=lambda: "h" * 32),
+        _has_older_twin=has_older_twin,
+        _work={beside},
+    )
+    living = asyncio.create_task(HiveLife.run(life))
+    async with asyncio.timeout(5):
+        await looking.wait()
+        living.cancel()
+        await asyncio.wait({living})
+    assert living.cancelled()
+    assert beside.cancelled()
+
+
 async def test_a_clock_that_was_set_back_keeps_nobody_out() -> None:
     """The hive has a statement of this node with a sequence of an hour from now; it tells so, and takes the next one."""
     hive_has, now, asked = 3_600_000, 1_000, list[int]()
