@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from hivenode.errors import Code, HiveError
+
 _PIECE_BYTES: Final = 64 * 1024
 
 
@@ -78,11 +80,17 @@ class TaskLog:
         """The log from `offset` (bytes) in pieces of at most 64 KiB; with `follow` until it is finished.
 
         Works by the open file, so that it may be moved into the blob store meanwhile. A closed log reads as empty.
+        Raises OVERLOADED when this machine is out of files for now.
         """
         with self._lock:
             if self._descriptor < 0:
                 return
-            descriptor = os.dup(self._descriptor)
+            try:
+                descriptor = os.dup(self._descriptor)
+            except OSError as error:
+                raise HiveError(
+                    Code.OVERLOADED, f"the log cannot be read at this moment ({error.strerror}): ask again"
+                ) from error
         try:
             while True:
                 finished = self._finished

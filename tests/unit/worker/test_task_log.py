@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from hivenode.errors import HiveError, Outcome
 from hivenode.worker.task_log import TaskLog
+from tests.support.parts import no_files_left
 
 
 async def read(log: TaskLog, offset: int = 0, *, follow: bool = True) -> bytes:
@@ -34,6 +38,17 @@ async def test_reading_without_following_ends_at_what_is_there(tmp_path: Path) -
     log = TaskLog(tmp_path / "log", 1 << 20)
     log.append(b"abc")
     assert await read(log, 1, follow=False) == b"bc"
+    log.close()
+
+
+async def test_who_reads_a_log_while_the_machine_is_out_of_files_is_told_to_ask_again(tmp_path: Path) -> None:
+    """A watcher does so; on a failure that it does not expect it would end."""
+    log = TaskLog(tmp_path / "log", 1 << 20)
+    log.append(b"abc")
+    with no_files_left(), pytest.raises(HiveError) as caught:
+        await read(log, follow=False)
+    assert caught.value.outcome is Outcome.RETRY
+    assert await read(log, follow=False) == b"abc"
     log.close()
 
 
