@@ -5,15 +5,19 @@ Rules
   a task nothing of the machine but what was put there.
 - It is named by a hash of what it is made of, built beside its place and renamed into it, so that a crash leaves nothing half
   and a newer Python gets a new one. The same tree serves the sandbox (bound read-only) and Docker (imported as an image).
+- Daemons of one user share it: a tree that one of them uses is locked, and no newer one removes it.
 - No site-packages: what a task needs beyond the standard library it names in its requirements.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import platform
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -117,6 +121,7 @@ class RootFileSystem:
         self._cache = cache
         self._recipe = _find_recipe()
         self.version: Final = _version_of(self._recipe)
+        self._held = -1
 
     @property
     def path(self) -> Path:
@@ -124,14 +129,38 @@ class RootFileSystem:
         return self._cache / f"root-{self.version}"
 
     def build(self) -> Path:
-        """Builds the tree unless it is there (a second or two, blocking); removes those of other versions.
+        """Builds the tree unless it is there (a second or two, blocking); removes those of other versions that nobody uses. No
+        other daemon removes this one until `close`, or until this one ends.
 
         Raises:
             HiveError: INSUFFICIENT_RESOURCES when this machine lacks something that it is made of.
             OSError: the disk failed or is full.
         """
-        if self.path.is_dir():
-            return self.path
+        while not self._hold():
+            self._build()
+        return self.path
+
+    def close(self) -> None:
+        """Lets others remove the tree. May be repeated."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+
+    def _hold(self) -> bool:
+        """Whether the tree is there, and from now on kept."""
+        self.close()
+        try:
+            self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # A file system without locks: as good as it can be there.
+                fcntl.flock(self._held, fcntl.LOCK_SH)
+            if os.path.samestat(os.fstat(self._held), os.stat(self.path)):
+                return True
+        except FileNotFoundError:
+            pass  # Also when it was taken away in this moment.
+        self.close()
+        return False
+
+    def _build(self) -> None:
         self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=self._cache))
         try:
@@ -145,8 +174,7 @@ class RootFileSystem:
             shutil.rmtree(building, ignore_errors=True)
         for old in self._cache.glob("root-*"):
             if old != self.path:
-                shutil.rmtree(old, ignore_errors=True)
-        return self.path
+                _remove_unused(old)
 
     def write_tar(self, target: IO[bytes]) -> None:
         """Writes the built tree as an uncompressed tar, owned by root and without times, for `docker import`."""
@@ -158,6 +186,20 @@ class RootFileSystem:
 
         with tarfile.open(fileobj=target, mode="w|") as archive:
             archive.add(self.path, arcname=".", filter=plain)
+
+
+def _remove_unused(tree: Path) -> None:
+    """Removes a tree that no daemon holds."""
+    handle = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        doomed = tree.with_name(f"root-removed-{secrets.token_hex(8)}")
+        tree.rename(doomed)  # Before its content goes: who comes for it now finds none, and not half of it.
+        shutil.rmtree(doomed, ignore_errors=True)
+    except OSError:
+        return  # It is held, or another one removes it.
+    finally:
+        os.close(handle)
 
 
 def _find_recipe() -> _Recipe:

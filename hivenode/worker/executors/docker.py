@@ -189,7 +189,10 @@ class DockerExecutor:
             client.inspect_image(name)  # type: ignore[no-untyped-call]
         except ImageNotFound:
             system.build()
-            with tempfile.NamedTemporaryFile(dir=self._cache, prefix="image-", suffix=".tar") as file:
+            with (
+                contextlib.closing(system),
+                tempfile.NamedTemporaryFile(dir=self._cache, prefix="image-", suffix=".tar") as file,
+            ):
                 system.write_tar(file)
                 file.flush()
                 client.import_image_from_file(

@@ -112,6 +112,7 @@ class SandboxExecutor:
         # In an order of its own, so that two daemons on one machine seldom use the same one at the same time.
         users = range(USER_ID_FIRST, USER_ID_FIRST + USERS_MAX)
         self._users_free = deque(random.sample(users, USERS_MAX))
+        self._system: RootFileSystem | None = None
         self._root: Path | None = None
         self._tools: Path | None = None
         self._bwrap = ""
@@ -167,10 +168,12 @@ class SandboxExecutor:
     async def aclose(self) -> None:
         if self._cgroups is not None:
             await asyncio.to_thread(self._cgroups.close)
+        if self._system is not None:
+            self._system.close()
 
     def _make_ready(self) -> None:
-        system = RootFileSystem(self._cache)
-        self._root = system.build()
+        self._system = RootFileSystem(self._cache)
+        self._root = self._system.build()
         self._tools, self._bwrap = _install_bwrap(self._cache, self._wanted_bwrap)
         self._cgroups = Cgroups(self._name)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import pytest
+
+from hivenode.worker import environments
+from hivenode.worker.environments import RootFileSystem
 from hivenode.worker.executors.sandbox import _install_bwrap
 from hivenode.worker.requirements import _settle
 
@@ -31,6 +36,27 @@ def test_daemons_that_install_bubblewrap_at_once_have_it(tmp_path: Path) -> None
         placed = set(daemons.map(install, range(DAEMONS)))
     assert [path.read_bytes() == wanted.read_bytes() for path in placed] == [True]
     assert len(list(cache.iterdir())) == 1
+
+
+def test_a_root_file_system_that_another_daemon_runs_tasks_in_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began before this machine's Python was upgraded."""
+    used = RootFileSystem(tmp_path)
+    used.build()
+    forgotten = tmp_path / "root-forgotten"
+    forgotten.mkdir()
+    monkeypatch.setattr(environments, "RECIPE_VERSION", environments.RECIPE_VERSION + 1)
+    newer = RootFileSystem(tmp_path)
+    assert newer.build() == newer.path != used.path
+    assert used.path.is_dir()
+    assert not forgotten.exists()
+    used.close()
+    shutil.rmtree(newer.path)
+    newer.close()
+    newer.build()
+    assert [path.name for path in tmp_path.iterdir()] == [newer.path.name]
+    newer.close()
 
 
 def test_a_set_of_packages_that_is_there_by_now_is_taken_as_it_is(tmp_path: Path) -> None:
