@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final
 
 import structlog
@@ -80,7 +80,7 @@ class HiveCluster:
         *,
         local: LocalNode,
         peers: PeerNetwork,
-        connected: Callable[[], set[NodeId]],
+        connected: Callable[[], Set[NodeId]],
         keeper: Callable[[], VoterKeeper | None],
         left: Callable[[], None],
         moves: Callable[[str, str, str], None],

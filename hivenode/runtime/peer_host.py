@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Set
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -133,7 +134,7 @@ class LocalPeerHost:
         self._start = start
         self._refusals = Refusals()
         self._changes = RateLimit("changes of what this machine says of itself", CHANGES_PER_MINUTE_MAX)
-        self.connected: set[NodeId] = set()
+        self._streams: Counter[NodeId] = Counter()
         self._heard_ms: dict[NodeId, int] = {}
         self._listed: _Listed | None = None
         self._seen_off: set[MemberId] = set()
@@ -198,12 +199,19 @@ class LocalPeerHost:
         """Whether the node has said something of consensus lately; a connection may stand to a machine that is gone."""
         return self._local.clock_ms() - self._heard_ms.get(node, -HEARD_MS) < HEARD_MS
 
+    @property
+    def connected(self) -> Set[NodeId]:
+        """The nodes with a message stream to or from this one that stands."""
+        return self._streams.keys()
+
     def peer_connected(self, caller: NodeId) -> None:
-        self.connected.add(caller)
+        self._streams[caller] += 1
 
     def peer_lost(self, caller: NodeId, reset: bool) -> None:
         """A peer's stream ended, here or where this node called it; a leader that is gone is replaced at once."""
-        self.connected.discard(caller)
+        self._streams[caller] -= 1
+        if self._streams[caller] <= 0:
+            del self._streams[caller]
         self.on_lost(caller)
         self._local.forget_leader(caller)
         replica = self._local.replica

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Final
 
 import structlog
@@ -36,7 +36,7 @@ class NodeRegistry:
         *,
         local: LocalNode,
         coordinator: Callable[[], Coordinator | None],
-        connected: Callable[[], set[NodeId]],
+        connected: Callable[[], Set[NodeId]],
     ) -> None:
         self._local = local
         self._coordinator = coordinator

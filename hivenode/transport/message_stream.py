@@ -38,7 +38,7 @@ class MessageStream:
 
     Args:
         on_connected: called when the stream stands.
-        on_lost: called with True when it broke, or the peer ended it.
+        on_lost: called once for each stream that stood, when it is over; with True when it broke, or the peer cut it.
     """
 
     def __init__(self, link: PeerLink, *, on_connected: Callable[[], None], on_lost: Callable[[bool], None]) -> None:
@@ -77,7 +77,13 @@ class MessageStream:
             if self._closing.is_set():
                 return
             backoff_s = BACKOFF_FIRST_S
-            await self._stand(connection)
+            broke = False
+            try:
+                broke = await self._stand(connection)
+            finally:
+                if self._connected:
+                    self._connected = False
+                    self._on_lost(broke)
 
     def _forget(self) -> None:
         self._queue.clear()
@@ -92,8 +98,8 @@ class MessageStream:
         except TimeoutError:
             pass
 
-    async def _stand(self, connection: Connection) -> None:
-        """One standing stream, until it breaks or this side is closed.
+    async def _stand(self, connection: Connection) -> bool:
+        """One standing stream, until it breaks or this side is closed; whether it broke.
 
         Nothing is said before the callee took the stream: a write under way would hide why it refused it.
         """
@@ -108,7 +114,7 @@ class MessageStream:
                     self._wake.clear()
                     if self._closing.is_set():
                         await self._say_goodbye(stream, watcher)
-                        return
+                        return False
                     await self._wake.wait()
                     continue
                 async with asyncio.timeout(WRITE_STALL_S):
@@ -124,21 +130,15 @@ class MessageStream:
         finally:
             stream.cancel()
         await asyncio.wait({watcher})
-        self._ended(connection, watcher)
+        error = None if watcher.cancelled() else watcher.exception()
+        if isinstance(error, grpc.aio.AioRpcError):
+            self._link.note_failure(connection, error)
         if not self._connected:
             self._forget()
             await self._back_off(BACKOFF_FIRST_S)
         elif not self._queue and not self._closing.is_set():
             self._wake.clear()  # the watcher set it; there is nothing to dial for yet
-        self._connected = False
-
-    def _ended(self, connection: Connection, watcher: asyncio.Future[None]) -> None:
-        """Tells what the end of a stream means for its connection and for the peer."""
-        error = None if watcher.cancelled() else watcher.exception()
-        if isinstance(error, grpc.aio.AioRpcError):
-            self._link.note_failure(connection, error)
-        if self._connected:
-            self._on_lost(isinstance(error, LostCallError | grpc.aio.AioRpcError))
+        return isinstance(error, LostCallError | grpc.aio.AioRpcError)
 
     def _frame(self) -> bytes:
         pieces: list[bytes] = []

@@ -398,8 +398,9 @@ class PeerServer:
         finally:
             for task in (hearing, stopping):
                 task.cancel()
-            await asyncio.wait({hearing, stopping})
+            # Before anything that could be broken off again: the node would count as connected for good.
             self._host.peer_lost(caller, not said_goodbye and not self._stopping.is_set())
+            await asyncio.wait({hearing, stopping})
 
     async def _hear_messages(self, frames: AsyncIterator[bytes], caller: NodeId) -> bool:
         """Hands on what the peer says, until its stream ends; whether it said goodbye."""

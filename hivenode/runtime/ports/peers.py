@@ -148,10 +148,12 @@ class PeerHost(Protocol):
         """Raises PERMISSION_DENIED or NOT_A_MEMBER when the consensus messages of a peer are not taken."""
         ...
 
-    def peer_connected(self, caller: NodeId) -> None: ...
+    def peer_connected(self, caller: NodeId) -> None:
+        """A message stream of the caller's stands, perhaps beside an older one."""
+        ...
 
     def peer_lost(self, caller: NodeId, reset: bool) -> None:
-        """The caller's message stream ended."""
+        """A message stream of the caller's ended: told once for each that stood."""
         ...
 
     def accept_invitation(self, caller: NodeId, hive_id: str) -> SignedNodeRecord:

@@ -124,3 +124,25 @@ async def test_a_member_that_is_removed_while_it_tells_its_record_goes_on_while_
         with pytest.raises(HiveError) as caught:
             await LocalPeerHost.accept_join(host, node_id(7), told, NO_CLAIM)
         assert caught.value.code is Code.OVERLOADED
+
+
+async def test_a_node_is_connected_until_the_last_of_its_streams_ended() -> None:
+    nothing: Any = None
+    # Of the node only who is told of a lost stream matters here.
+    local: Any = SimpleNamespace(replica=None, subscribe=lambda listener: None, forget_leader=lambda node: None)
+    host = LocalPeerHost(
+        local=local,
+        life=nothing,
+        peers=nothing,
+        coordinator=lambda: None,
+        digests=lambda: None,
+        desk=nothing,
+        manage=nothing,
+        start=nothing,
+    )
+    host.peer_connected(node_id(7))
+    host.peer_connected(node_id(7))  # The newer stream stands before the end of the older one is seen.
+    host.peer_lost(node_id(7), True)
+    assert node_id(7) in host.connected
+    host.peer_lost(node_id(7), True)
+    assert node_id(7) not in host.connected

@@ -64,6 +64,32 @@ async def test_a_peer_that_says_goodbye_is_not_lost_by_reset() -> None:
         assert await soon(b.ports.lost) == (a.id, False)
 
 
+async def test_who_ends_its_stream_itself_is_told_that_it_is_over() -> None:
+    """Else the node that it led to would count as connected for good."""
+    async with nodes(2) as (a, b):
+        lost: asyncio.Queue[tuple[NodeId, bool]] = asyncio.Queue()
+        a.peers.on_peer_lost = lambda node, reset: lost.put_nowait((node, reset))
+        a.peers.learn(b.address)
+        a.peers.send(b.id, _heartbeat(1))
+        await soon(b.ports.received)
+        a.peers.cut_off(b.id)
+        assert await soon(lost) == (b.id, False)
+        await soon(b.ports.lost)
+        assert lost.empty()
+
+
+async def test_a_stream_that_is_broken_off_twice_is_told_to_be_over_once() -> None:
+    async with nodes(2) as (a, b):
+        a.peers.learn(b.address)
+        a.peers.send(b.id, _heartbeat(1))
+        await soon(b.ports.received)
+        b.server.cut_off(a.id)
+        await asyncio.sleep(0)  # It tidies up now.
+        b.server.cut_off(a.id)
+        assert (await soon(b.ports.lost))[0] == a.id
+        assert b.ports.lost.empty()
+
+
 async def test_a_connection_that_is_cut_is_lost_by_reset() -> None:
     async with nodes(2) as (a, b):
         a.peers.learn(b.address)
