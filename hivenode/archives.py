@@ -26,7 +26,7 @@ from enum import Enum, unique
 from pathlib import Path
 from typing import IO, Final
 
-from hivenode.errors import Code, HiveError
+from hivenode.errors import OUT_OF_FILES, Code, HiveError
 
 ENTRY_NAMES: Final = ("main.py", "app.py", "run.py", "start.py")
 REQUIREMENTS_NAME: Final = "requirements.txt"
@@ -518,11 +518,13 @@ def _store(archive: zipfile.ZipFile, name: str, source: IO[bytes], status: os.st
 def _walk(folder: Path, depth_max: int, skipped: list[str]) -> Iterator[_Found]:
     """The plain files below a folder in the order of their names, each open; what is not one goes to `skipped`.
 
-    Goes by descriptors and follows no link, so that no path of the tree can lead out of it or be too long to open.
+    Goes by descriptors and follows no link, so that no path of the tree can lead out of it or be too long to open. Raises
+    OSError when this machine is out of files, which says nothing of the file that is to be opened.
     """
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    stack: list[tuple[int, str, list[str]]] = [(root, "", _names(root))]
+    stack: list[tuple[int, str, list[str]]] = [(root, "", [])]
     try:
+        stack[0][2].extend(_names(root))
         while stack:
             parent, prefix, names = stack[-1]
             if not names:
@@ -533,7 +535,9 @@ def _walk(folder: Path, depth_max: int, skipped: list[str]) -> Iterator[_Found]:
             name = prefix + base
             try:
                 found = _open_plain(parent, base, name)
-            except (OSError, UnicodeEncodeError):
+            except (OSError, UnicodeEncodeError) as error:
+                if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+                    raise
                 skipped.append(name)
                 continue
             if stat.S_ISDIR(found.status.st_mode):
@@ -541,7 +545,10 @@ def _walk(folder: Path, depth_max: int, skipped: list[str]) -> Iterator[_Found]:
                     os.close(found.descriptor)
                     skipped.append(name)
                     continue
-                stack.append((found.descriptor, name + "/", _names(found.descriptor)))
+                stack.append(
+                    (found.descriptor, name + "/", [])
+                )  # Before the listing, which may find no second descriptor.
+                stack[-1][2].extend(_names(found.descriptor))
                 continue
             yield found
     finally:

@@ -9,10 +9,13 @@ invariant* is `InvariantError`, which stops the daemon and is never caught on th
 
 from __future__ import annotations
 
+import errno
 from enum import Enum, IntEnum, unique
 from typing import Final
 
 ERROR_DOMAIN: Final = "hivenode"
+OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What the system says when this process, or the machine, may open no more for now; it says nothing of the file."""
 
 
 @unique

@@ -22,6 +22,7 @@ from hivenode.archives import (
     ArchiveLimits,
     ResultLimits,
     TaskArchive,
+    _walk,
     inspect_task,
     mark_files,
     pack_result,
@@ -29,6 +30,7 @@ from hivenode.archives import (
     unpack_task,
 )
 from hivenode.errors import Code, HiveError
+from tests.support.parts import no_files_left
 
 _INSPECTION_CPU_S = 10
 """Of a child process, its imports and all: some 0.1 s when nothing is compiled, and minutes when the worst is."""
@@ -352,6 +354,28 @@ def packed(
         content = {name: archive.read(name) for name in archive.namelist()}
     assert result.files == len(content) - 1
     return content, result.left_out
+
+
+def test_a_machine_that_is_out_of_files_leaves_none_of_a_result_out_in_silence(tmp_path: Path) -> None:
+    """It cannot do it, and says so; the task runs again elsewhere."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"made")
+    skipped: list[str] = []
+    walk = _walk(tmp_path, 1, skipped)
+    os.close(next(walk).descriptor)
+    with no_files_left(), pytest.raises(OSError, match="Too many open files"):
+        next(walk)
+    assert skipped == []
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_machine_that_is_nearly_out_of_files_has_no_fewer_after_looking_at_a_task(tmp_path: Path, files: int) -> None:
+    """The last file is the folder itself, or one in it; their listings need another one for a moment."""
+    (tmp_path / "a").mkdir()
+    before = set(os.listdir("/proc/self/fd"))
+    with no_files_left(but=files), pytest.raises(OSError, match="Too many open files"):
+        mark_files(tmp_path, ResultLimits())
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_result_holds_what_the_task_wrote_and_the_log(tmp_path: Path) -> None:

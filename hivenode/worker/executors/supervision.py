@@ -18,10 +18,10 @@ An out-of-memory kill, told by the executor, goes before EXITED: a program can l
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from typing import Any, Final
 
+from hivenode.errors import OUT_OF_FILES
 from hivenode.pool.records import AttemptOutcome
 from hivenode.worker.executors.protocol import ExecutionRequest, ExecutionResult
 from hivenode.worker.task_log import TaskLog
@@ -34,8 +34,6 @@ OUTPUT_DRAIN_S: Final = 5.0
 DISK_INTERVAL_S: Final = 0.5
 """Between two looks at the working folder. One look at a small tree costs some 50 µs."""
 _READ_BYTES: Final = 256 * 1024
-_OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-"""It says nothing of the task, and the next look is soon; one that shuts its folder against a look is ended."""
 
 
 async def first_cause(ended: asyncio.Future[Any], request: ExecutionRequest) -> AttemptOutcome:
@@ -74,9 +72,9 @@ async def _disk_excess(request: ExecutionRequest) -> None:
         try:
             measured = await asyncio.to_thread(measure, request.folder, request.limits.disk_bytes)
         except OSError as error:
-            if error.errno in _OUT_OF_FILES:
-                continue
-            raise
+            if error.errno in OUT_OF_FILES:
+                continue  # The next look is soon.
+            raise  # A task that shuts its folder against a look is ended.
         if measured.excess:
             return
 
