@@ -6,14 +6,15 @@ write, and what comes after the close does nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hivenode.durable_files import sync_folder
 from hivenode.errors import Code, HiveError
 
 PIECE_BYTES: Final = 1 << 20
@@ -47,10 +48,21 @@ def disk_full(error: OSError) -> HiveError | None:
 def move_into_place(source: Path, target: Path) -> None:
     """Gives a synced file its final name, durably; a file of that name with the same content is replaced by it."""
     if not target.parent.is_dir():
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(target.parent.parent)
-    os.rename(source, target)
-    sync_folder(target.parent)
+        with _synced(target.parent.parent):
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+    with _synced(target.parent):
+        os.rename(source, target)
+
+
+@contextlib.contextmanager
+def _synced(folder: Path) -> Iterator[None]:
+    """Makes the names durable that the block gives. A machine that is out of files gives none: it could not sync them."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class Growing:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from hivenode.blobs.files import Growing, disk_full
+from hivenode.blobs.files import Growing, disk_full, move_into_place
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.errors import Code, HiveError
 from hivenode.pool.records import BlobRef
 from hivenode.runtime.streams import closing
-from tests.support.parts import require
+from tests.support.parts import no_files_left, require
 
 LARGE = 1 << 30
 
@@ -302,3 +302,19 @@ async def test_a_closed_store_says_that_the_node_stops(tmp_path: Path) -> None:
     with pytest.raises(HiveError) as caught:
         await store.put(cut(b"late"), size_bytes_max=LARGE)
     assert caught.value.code is Code.SHUTTING_DOWN
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_machine_that_is_out_of_files_gives_no_blob_a_name_that_a_power_cut_may_take(
+    tmp_path: Path, has_folder: bool
+) -> None:
+    """The next upload of it would find it there, and count it as a copy."""
+    source, target = tmp_path / "source", tmp_path / "ab/blob"
+    source.touch()
+    if has_folder:
+        target.parent.mkdir()
+    with no_files_left(), pytest.raises(OSError, match="Too many open files"):
+        move_into_place(source, target)
+    assert (source.exists(), target.parent.exists(), target.exists()) == (True, has_folder, False)
+    move_into_place(source, target)
+    assert target.exists()
