@@ -96,6 +96,7 @@ class Cgroups:
         try:
             for home in self._homes:
                 folder = home.folder / name
+                _make_home(home)
                 folder.mkdir()
                 for file, value in _settings(home, limits).items():
                     (folder / file).write_text(value)
@@ -108,6 +109,7 @@ class Cgroups:
     def clean_leftovers(self) -> None:
         """Removes groups of runs that an earlier life of this daemon left, killing what is in them."""
         for home in self._homes:
+            _make_home(home)
             for folder in home.folder.iterdir():
                 if folder.is_dir():
                     _kill(folder)
@@ -116,6 +118,14 @@ class Cgroups:
     def close(self) -> None:
         for home in self._homes:
             _remove(home.folder)
+
+
+def _make_home(home: _Home) -> None:
+    """Makes it again, when a life of this daemon before this one ended late and took it away. Raises OSError."""
+    if not home.folder.is_dir():
+        home.folder.mkdir(exist_ok=True)
+        if home.version == 2:
+            _hand_down(home.folder)
 
 
 def _find_homes(name: str, mounts: str, membership: str) -> list[_Home]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import docker
 import psutil
 
+from hivenode.worker.cgroups import Cgroups, GroupLimits
 from hivenode.worker.executors.docker import DockerExecutor
 from hivenode.worker.executors.sandbox import SandboxExecutor
 from tests.support.parts import require
@@ -67,3 +68,17 @@ async def test_containers_of_an_earlier_life_are_removed(cache: Path, tmp_path: 
 
 def _groups(name: str) -> list[Path]:
     return list(Path("/sys/fs/cgroup").glob(f"*/hivenode-{name}"))
+
+
+def test_the_late_end_of_an_earlier_life_takes_no_control_groups_from_this_one() -> None:
+    """A life that another one follows is not waited for without bounds."""
+    name = f"late-{os.getpid()}"
+    earlier, this = Cgroups(name), Cgroups(name)
+    require(bool(this.controllers), "control groups that it lets this process make")
+    earlier.close()
+    this.clean_leftovers()
+    earlier.close()
+    group = this.create("run", GroupLimits(memory_bytes=64 << 20, pids_max=16, cpus=1.0))
+    assert all(file.exists() for file in group.join_files())
+    group.remove()
+    this.close()
