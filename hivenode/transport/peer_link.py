@@ -3,7 +3,8 @@
 A connection is dialled at its first use: the addresses in turn, the one that worked last first, and the next one beside those
 that are silent. Each dial is a channel of its own, so that no back-off of an earlier failure delays it, and takes exactly the
 certificate that the callee's signed record vouches for. Both sides prove who they are (Challenge, Prove) before anything else is
-said. A connection that broke is dropped whole, and the next use dials afresh.
+said. A connection that broke is dropped whole, and the next use dials afresh. A link that is given up dials no more: a dial that
+is under way then closes what it made.
 """
 
 from __future__ import annotations
@@ -339,6 +340,7 @@ class PeerLink:
         self._failure: tuple[float, HiveError] | None = None
         self._dialling = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        self._given_up = False
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -357,11 +359,13 @@ class PeerLink:
 
     async def connect(self, deadline_s: float) -> Connection:
         """The proven connection, dialled when there is none. Raises NODE_OFFLINE, PEER_REJECTED, WRONG_HIVE."""
+        self._check_wanted()
         current = self._current
         if current is not None and current.proven_in(self._me.hive_id()):
             return current
         try:
             async with asyncio.timeout(deadline_s), self._dialling:
+                self._check_wanted()
                 return await self._renewed() or await self._dial()
         except TimeoutError:
             raise HiveError(Code.NODE_OFFLINE, f"{self.node_id} did not answer in time") from None
@@ -387,6 +391,7 @@ class PeerLink:
             except asyncio.CancelledError:
                 if not closed_under_it():
                     raise
+            self._check_wanted()
         return self._current
 
     async def _prove(
@@ -413,6 +418,7 @@ class PeerLink:
         failure = HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
         try:
             while first or tries:
+                self._check_wanted()
                 if first:
                     met = meet(self._me, self._certificates, first[0], DIAL_TIMEOUT_S)
                     tries[asyncio.ensure_future(met)] = first[0]
@@ -421,6 +427,7 @@ class PeerLink:
                 )
                 del first[:1]
                 for ended in done:
+                    self._check_wanted()
                     address = tries.pop(ended)
                     first.insert(0, address)
                     try:
@@ -443,6 +450,7 @@ class PeerLink:
         """The connection to one that was met. One proof at a time is made: only here, and not in each try."""
         try:
             ticket, hive_id = await self._prove(met.channel, address, met.introduction, met.nonce)
+            self._check_wanted()
         except BaseException:
             self._soon(met.channel.close())
             raise
@@ -468,7 +476,17 @@ class PeerLink:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def give_up(self) -> None:
+        """From now on nobody is given a connection. The one that is there stays until `aclose`, for what ends on it in words."""
+        self._given_up = True
+
+    def _check_wanted(self) -> None:
+        """Raises NODE_OFFLINE when the link was given up. Asked after each wait: nobody would close what is made then."""
+        if self._given_up:
+            raise HiveError(Code.NODE_OFFLINE, f"the connection to {self.node_id} was given up")
+
     async def aclose(self) -> None:
+        self.give_up()
         if self._current is not None:
             self.drop(self._current)
         if self._closing:

@@ -233,6 +233,7 @@ class GrpcPeers:
 
     def _give_up(self, node: NodeId) -> None:
         link = self._links.pop(node)
+        link.give_up()
         stream = self._streams.pop(node, None)
 
         async def close() -> None:

@@ -10,11 +10,16 @@ from hivenode.config import split_address
 
 
 @contextlib.asynccontextmanager
-async def relay(address: str, source: str) -> AsyncIterator[str]:
-    """An address that leads to the given one; whoever comes by it has the IP address `source` there, one of this machine's."""
+async def relay(address: str, source: str, taken: list[asyncio.Task[None]] | None = None) -> AsyncIterator[str]:
+    """An address that leads to the given one; whoever comes by it has the IP address `source` there, one of this machine's.
+
+    `taken` gets a task for each connection, which ends with it.
+    """
     host, port = split_address(address)
 
     async def carry(here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        if taken is not None and (task := asyncio.current_task()) is not None:
+            taken.append(task)
         there, on = await asyncio.open_connection(host, port, local_addr=(source, 0))
         await asyncio.gather(_copy(here, on), _copy(there, back))
 

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from hivenode.config import split_address
-from hivenode.errors import HiveError
+from hivenode.errors import Code, HiveError
 from hivenode.runtime.ports import PeerAddress
 from hivenode.transport.peer_link import ADDRESSES_MAX, DIAL_TIMEOUT_S
 from tests.integration.transport.parts import DEADLINE_S, nodes
+from tests.integration.transport.peer_calls import failure_of
 from tests.support.relay import relay
 
 
@@ -85,3 +86,16 @@ async def test_a_peer_that_fell_silent_where_it_was_is_reached_elsewhere_and_not
         async with _silent(1, split_address(address)[1]) as (there, _):
             assert (await link.connect(DEADLINE_S)).address == b.server.peer_address
             await there.all_ended()
+
+
+async def test_a_peer_that_is_given_up_behind_a_silent_address_is_not_reached_behind_it() -> None:
+    async with nodes(2) as (a, b), _silent(1) as (there, silent):
+        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(*silent, b.server.peer_address)))
+        callers = [
+            asyncio.ensure_future(failure_of(link.connect(DEADLINE_S))) for _ in range(2)
+        ]  # One waits for the other.
+        async with asyncio.timeout(DEADLINE_S):
+            await there.one_came.wait()
+        a.peers.cut_off(b.id)
+        assert [(await caller).code for caller in callers] == [Code.NODE_OFFLINE] * 2
+        await there.all_ended()
