@@ -10,6 +10,7 @@ Rules:
   Only a revoked one is not heard any more, so there the others must be a majority without it.
 - A node is out when the hive's list and the configuration are without it. What it has on disk stays, and is of no use to it:
   the hive takes it back with an empty data directory only.
+- A node goes one way: it leaves for good, or it goes to another hive. Of two that are asked for at once the second is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -60,6 +62,8 @@ from hivenode.runtime.voter_keeper import VoterKeeper
 HANDOVER_DEADLINE_S: Final = 1.0
 """A transfer of leadership takes two round trips."""
 INTRODUCE_DEADLINE_S: Final = 3.0
+LEAVES: Final = "is leaving its hive"
+MOVES: Final = "is on its way to another hive"
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +75,8 @@ class HiveCluster:
         connected: the nodes whose message stream to or from this one stands.
         keeper: the keeper of the voters, None on a node that is no replica.
         left: called once this node has left its hive for good.
-        moves: called to start this node anew in another hive, by id, address and join token; what it has is kept beside.
+        moves: called to start this node anew in another hive, by id, address and join token; what it has is kept beside. At most
+            one of both is done, once.
         desk: knows who waits to be let in.
     """
 
@@ -93,7 +98,10 @@ class HiveCluster:
         self._left = left
         self._moves = moves
         self._desk = desk
-        self._gone = False
+        self._way = ""
+        """What an owner's call has this node do, or what it does for good."""
+        self._is_decided = False
+        """Whether it does that for good: its life ends."""
         self._is_out = False
         self._departures = asyncio.Lock()
         """From the question whether the hive can do without a node to the entry by which it is out: one at a time.
@@ -157,8 +165,8 @@ class HiveCluster:
         raise failure
 
     async def leave(self, deadline_s: float) -> None:
-        await self.remove(self._local.node_id, deadline_s)
-        self.taken_out()
+        with self._one_way(LEAVES):
+            await self._go_out(deadline_s)
 
     async def move(self, address: str, abandon: bool, deadline_s: float) -> str:
         intro = await self._peers.introduce(address, min(deadline_s, INTRODUCE_DEADLINE_S))
@@ -177,24 +185,45 @@ class HiveCluster:
                 Code.INVALID_ARGUMENT,
                 f"this node is in hive {own}; say --abandon to give up what it has there, and join {intro.hive_id}",
             )
-        if own:
-            await self._go_out(deadline_s)
-        self._moves(intro.hive_id, address, token)
+        with self._one_way(MOVES):
+            if own:
+                await self._give_up(deadline_s)
+            self._moves(intro.hive_id, address, token)
+            self._is_decided = True
         return intro.hive_id
 
-    async def _go_out(self, deadline_s: float) -> None:
+    @contextmanager
+    def _one_way(self, way: str) -> Iterator[None]:
+        """For an owner's call that has this node go. Raises INVALID_ARGUMENT when it goes already; a code that has the call
+        repeated might take this node out of the hive that it was on its way to."""
+        if self._way:
+            raise HiveError(Code.INVALID_ARGUMENT, f"this node {self._way}: wait for it, and look at `hivenode status`")
+        self._way = way
+        try:
+            yield
+        finally:
+            # Also when the owner does not wait any longer: nobody goes on with the move, and the hive may let this node go yet.
+            if not self._is_decided:
+                self._way = ""
+                if self._is_out:
+                    self.taken_out()
+
+    async def _give_up(self, deadline_s: float) -> None:
         """The others shall not wait for this node's vote. Alone, or with others that cannot take over, it just goes."""
-        self._gone = True  # The end of this life is a move, and not a leaving for good.
+        try:
+            await self._go_out(deadline_s)
+        except HiveError as error:
+            if error.code is not Code.INVALID_ARGUMENT:
+                raise
+
+    async def _go_out(self, deadline_s: float) -> None:
         try:
             await self.remove(self._local.node_id, deadline_s)
-        except BaseException as error:
-            if isinstance(error, HiveError) and error.code is Code.INVALID_ARGUMENT:
-                return
-            # Also when the owner does not wait any longer: nobody goes on with the move, and the hive may let this node go yet.
-            self._gone = False
-            if self._is_out:
-                self.taken_out()
-            raise
+        except HiveError:
+            # The answer may be lost, or another call have taken it out beside.
+            if not self._is_out:
+                raise
+        self._is_out = True
 
     async def snapshot(self) -> MadeCopy:
         replica = self._local.replica
@@ -411,8 +440,8 @@ class HiveCluster:
     # --- this node goes --------------------------------------------------------------------------------------------
 
     def taken_out(self) -> None:
-        """The hive is without this node, for good; unless it is on its way to another one, its daemon ends."""
+        """The hive is without this node, for good: its daemon ends, unless an owner's call has it go, which sees to that."""
         self._is_out = True
-        if not self._gone:
-            self._gone = True
+        if not self._way:
+            self._way, self._is_decided = LEAVES, True
             self._left()

@@ -1,8 +1,9 @@
-"""A node on its way to another hive, whose owner asked for it: out of the one, and into the other or nowhere."""
+"""A node that goes, as its owner asked: out of its hive, and into another one or nowhere; one way at a time, and for good."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class _Move:
         self.asked = asyncio.Event()
         self.answer: asyncio.Future[ClusterAnswer] = asyncio.get_running_loop().create_future()
         self.left = self.moved = 0
+        self.disk_refuses = False
         # Only what the owner's word leads to is looked at.
         local: Any = SimpleNamespace(node_id=ME, hive_id=lambda: HERE, replica=None, leader=self._leader)
         peers: Any = SimpleNamespace(introduce=self._introduce, manage_hive=self._manage_hive)
@@ -38,7 +40,27 @@ class _Move:
             moves=self._moves,
             desk=JoinDesk(lambda: 0, lambda: 0),
         )
-        self.call = asyncio.ensure_future(self.cluster.move("10.0.0.1:5", True, DEADLINE_S))
+        self.call = asyncio.ensure_future(self.move())
+
+    async def move(self) -> str:
+        return await self.cluster.move("10.0.0.1:5", True, DEADLINE_S)
+
+    async def leave(self) -> str:
+        await self.cluster.leave(DEADLINE_S)
+        return ""
+
+    async def second(self, way: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await getattr(self, way)()
+
+    async def is_at_leave(self) -> None:
+        """As if the first call had been to leave, and not to move."""
+        await self.is_asked()
+        await self.is_broken_off()
+        self.asked.clear()
+        self.answer = asyncio.get_running_loop().create_future()
+        self.call = asyncio.ensure_future(self.leave())
+        await self.is_asked()
 
     async def _leader(self, _deadline_s: float) -> PeerAddress:
         return PeerAddress(node_id=LEADER, addresses=())
@@ -54,6 +76,8 @@ class _Move:
         self.left += 1
 
     def _moves(self, *_where: str) -> None:
+        if self.disk_refuses:
+            raise OSError(errno.ENOSPC, "No space left on device")
         self.moved += 1
 
     async def is_asked(self) -> None:
@@ -106,3 +130,103 @@ async def test_one_that_nobody_can_do_without_goes_all_the_same_and_one_that_is_
     assert isinstance(move.call.exception(), HiveError) == (not moved)
     move.cluster.taken_out()
     assert move.left == 1 - moved
+
+
+@pytest.mark.parametrize("hears", ["before", "after", "never"])
+@pytest.mark.parametrize("second", ["move", "leave"])
+async def test_a_second_way_out_is_refused_while_the_node_is_on_its_way_to_another_hive(
+    second: str, hears: str
+) -> None:
+    """The end of the second one had the node leave for good, though the first one had brought it to the other hive."""
+    move = _Move()
+    await move.is_asked()
+    if hears == "before":
+        move.cluster.taken_out()
+    with pytest.raises(HiveError, match="on its way to another hive") as refusal:
+        await move.second(second)
+    assert refusal.value.code is Code.INVALID_ARGUMENT
+    if hears == "after":
+        move.cluster.taken_out()
+    assert (move.left, move.moved) == (0, 0)
+    move.answer.set_result(ClusterAnswer(node=ME))
+    assert await move.call == THERE
+    # Until the life ends.
+    with pytest.raises(HiveError, match="on its way to another hive"):
+        await move.second(second)
+    move.cluster.taken_out()
+    assert (move.left, move.moved) == (0, 1)
+
+
+@pytest.mark.parametrize("hears", ["before", "after", "never"])
+@pytest.mark.parametrize("second", ["move", "leave"])
+async def test_a_second_way_out_is_refused_while_the_node_leaves(second: str, hears: str) -> None:
+    move = _Move()
+    await move.is_at_leave()
+    if hears == "before":
+        move.cluster.taken_out()
+    with pytest.raises(HiveError, match="is leaving its hive"):
+        await move.second(second)
+    if hears == "after":
+        move.cluster.taken_out()
+    move.answer.set_result(ClusterAnswer(node=ME))
+    await move.call
+    with pytest.raises(HiveError, match="is leaving its hive"):
+        await move.second(second)
+    move.cluster.taken_out()
+    assert (move.left, move.moved) == (1, 0)
+
+
+@pytest.mark.parametrize("first", ["move", "leave"])
+@pytest.mark.parametrize("ends", ["is refused", "is broken off"])
+@pytest.mark.parametrize("second", ["move", "leave"])
+async def test_after_one_that_failed_another_is_possible(first: str, ends: str, second: str) -> None:
+    move = _Move()
+    await move.is_asked()
+    if first == "leave":
+        await move.is_at_leave()
+    if ends == "is refused":
+        move.answer.set_exception(HiveError(Code.INSUFFICIENT_RESOURCES, "the others could not decide"))
+        with pytest.raises(HiveError, match="could not decide"):
+            await move.call
+    else:
+        await move.is_broken_off()
+    assert (move.left, move.moved) == (0, 0)
+    move.answer = asyncio.get_running_loop().create_future()
+    move.answer.set_result(ClusterAnswer(node=ME))
+    await move.second(second)
+    assert (move.left, move.moved) == ((0, 1) if second == "move" else (1, 0))
+
+
+@pytest.mark.parametrize("code", [Code.NODE_NOT_FOUND, Code.NODE_REMOVED, Code.OUTCOME_UNKNOWN])
+@pytest.mark.parametrize("way", ["move", "leave"])
+async def test_one_that_another_call_took_out_beside_goes_on_its_way(way: str, code: Code) -> None:
+    """As `cluster remove` does with its id. The leader has nothing to take out any more, and what was wanted of it is done."""
+    move = _Move()
+    await move.is_asked()
+    if way == "leave":
+        await move.is_at_leave()
+    move.cluster.taken_out()
+    move.answer.set_exception(HiveError(code, "the hive has no such node"))
+    await move.call
+    assert (move.left, move.moved) == ((0, 1) if way == "move" else (1, 0))
+
+
+async def test_one_that_is_out_and_cannot_note_where_it_is_to_go_leaves() -> None:
+    """Else it stays up without a hive."""
+    move = _Move()
+    move.disk_refuses = True
+    await move.is_asked()
+    move.answer.set_result(ClusterAnswer(node=ME))
+    with pytest.raises(OSError, match="No space left"):
+        await move.call
+    assert (move.left, move.moved) == (1, 0)
+
+
+async def test_one_that_has_left_goes_nowhere() -> None:
+    move = _Move()
+    await move.is_asked()
+    await move.is_broken_off()
+    move.cluster.taken_out()
+    with pytest.raises(HiveError, match="is leaving its hive"):
+        await move.move()
+    assert (move.left, move.moved) == (1, 0)
