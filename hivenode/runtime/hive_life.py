@@ -473,10 +473,10 @@ class HiveLife:
                 self._stop(f"the hive cannot be joined: {error.message}")
                 return
             _log.info("joined the hive", hive=offer.hive_id, through=address)
-            self._errand.end()
             self._refused = ""
             self._step(JoinSucceeded(hive_id=offer.hive_id))
             self._record_wanted.set()
+            self._errand.end()  # Last: a disk that keeps its file changes nothing of all this.
             return
         self._step(JoinFailed(hive_id=effect.hive_id, retry=refused is None))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +128,33 @@ async def test_a_node_that_is_entering_a_hive_forms_none_meanwhile() -> None:
         on_disk.set()
         await joining
     assert told == [JoinSucceeded(hive_id="h" * 32)]
+
+
+async def test_a_node_whose_disk_keeps_the_note_of_its_errand_is_in_its_hive_all_the_same() -> None:
+    told = list[Any]()
+
+    async def ask(address: str, hive_id: str) -> Any:
+        return SimpleNamespace(hive_id=hive_id, voter_rights=True)
+
+    async def enter(hive_id: str, *, replica: bool) -> None:
+        pass
+
+    def end() -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    life: Any = SimpleNamespace(
+        _belongs=False,
+        _refused="",
+        _ask_to_join=ask,
+        _local=SimpleNamespace(enter=enter),
+        _errand=SimpleNamespace(end=end),
+        _step=told.append,
+        _record_wanted=asyncio.Event(),
+    )
+    with pytest.raises(OSError, match="Read-only"):
+        await HiveLife._join(life, JoinHive(hive_id="h" * 32, addresses=("127.0.0.1:1",)))
+    assert told == [JoinSucceeded(hive_id="h" * 32)]  # Else it would ask to join for ever, and never be a member.
+    assert life._record_wanted.is_set()
 
 
 async def test_a_life_that_is_ended_while_it_looks_for_a_copy_of_its_disk_leaves_nothing_running() -> None:
