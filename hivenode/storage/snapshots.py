@@ -110,10 +110,17 @@ class SnapshotFolder:
             raise
         ref = SnapshotRef(sha256=file.sha256, size_bytes=file.size_bytes)
         path = self._folder / f"{ref.sha256}.snapshot"
-        temporary.rename(path)
-        sync_folder(self._folder)
+        before = self._made
+        try:
+            temporary.rename(path)
+            sync_folder(self._folder)
+        except OSError:  # It is made again, and each try would leave one.
+            temporary.unlink(missing_ok=True)
+            if before is None or before.path != path:
+                path.unlink(missing_ok=True)
+            raise
         meta = SnapshotMeta(index=mark.index, term=mark.term, conf=mark.conf)
-        before, self._made = self._made, MadeSnapshot(ref=ref, meta=meta, path=path)
+        self._made = MadeSnapshot(ref=ref, meta=meta, path=path)
         if before is not None and before.path != path:
             before.path.unlink(missing_ok=True)
         return self._made

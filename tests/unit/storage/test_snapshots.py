@@ -167,6 +167,7 @@ def test_a_machine_out_of_files_makes_and_takes_no_snapshot_for_now_and_goes_on(
             leader.snapshots.make()
         resource.setrlimit(resource.RLIMIT_NOFILE, bound)
         runs_out(leader, "")
+        assert not list((tmp_path / "leader" / "snapshots").iterdir()), "each try would leave a copy of the state"
         made = leader.snapshots.make()
         follower.snapshots.receive(made.ref, 0, made.path.read_bytes())
         runs_out(follower, "some rows written")
