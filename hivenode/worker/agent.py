@@ -193,12 +193,13 @@ class Agent:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._settings.heartbeat_s
         while True:
-            event: WorkerEvent
-            try:
+            event: WorkerEvent | None = None
+            if loop.time() < due:  # What is there already is taken without a wait, and no timeout comes between.
                 # Not `wait_for`: told to go in the moment when an event comes, it would go on for ever (Python before 3.12).
-                async with asyncio.timeout_at(due):
-                    event = await outbox.get()
-            except TimeoutError:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        event = await outbox.get()
+            if event is None:
                 event = self._usage.look()
                 due = loop.time() + self._settings.heartbeat_s
             await link.send(event)

@@ -205,26 +205,31 @@ class PackageCache:
     async def _evict(self) -> None:
         """Makes room for one more set."""
         sets = await asyncio.to_thread(self._by_use)
-        unused = [place for place in sets if place.name not in self._used]
+        unused = [(used, place) for used, place in sets if place.name not in self._used]
         gone: list[Path] = []
         # Looked at and taken away within one step of the event loop: who asks from now on finds it gone, and has it made anew.
-        for place in unused[: max(0, len(sets) - CACHED_MAX + 1)]:
+        for used, place in unused[: max(0, len(sets) - CACHED_MAX + 1)]:
             removed = place.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
-            with contextlib.suppress(FileNotFoundError):  # Another installation took it.
-                place.rename(removed)
-                gone.append(removed)
-        for removed in gone:
-            await asyncio.to_thread(shutil.rmtree, removed, ignore_errors=True)
+            with contextlib.suppress(OSError):  # Another installation took it, or the next one will.
+                if place.stat().st_mtime == used:
+                    place.rename(removed)
+                    gone.append(removed)
+        await asyncio.to_thread(_remove_all, gone)
 
-    def _by_use(self) -> list[Path]:
-        """The sets that there are, the least recently used first."""
+    def _by_use(self) -> list[tuple[float, Path]]:
+        """The sets that there are and when each was used, the least recently used first."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         used: list[tuple[float, Path]] = []
         for place in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # It was taken away meanwhile.
-                if not place.name.startswith(_UNFINISHED):
+                if place.is_dir() and not place.name.startswith(_UNFINISHED):
                     used.append((place.stat().st_mtime, place))
-        return [place for _, place in sorted(used)]
+        return sorted(used)
+
+
+def _remove_all(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _touch(place: Path) -> bool:

@@ -11,7 +11,15 @@ import pytest
 from hivenode.blobs.store import DiskBlobStore
 from hivenode.encoding.node_record import NodeId
 from hivenode.pool.records import BlobRef
-from hivenode.runtime.ports import AttemptKey, PeerAddress, StopOrder, WorkerEvent, WorkerHello, WorkerOrder
+from hivenode.runtime.ports import (
+    AttemptKey,
+    PeerAddress,
+    StopOrder,
+    WorkerEvent,
+    WorkerHeartbeat,
+    WorkerHello,
+    WorkerOrder,
+)
 from hivenode.worker.agent import Agent
 from hivenode.worker.executors.choice import ChosenExecutor
 from hivenode.worker.resources import measure_capabilities
@@ -19,6 +27,7 @@ from hivenode.worker.settings import WorkerSettings
 from tests.support import virtual_loop
 
 DEADLINE_S = 60.0
+WORDS = 20
 STEPS_MAX = 10
 """More turns of the loop than a word takes from the agent's queue to its link."""
 STRANGE = StopOrder(key=AttemptKey(user="ada", task_id="t1", attempt=1), discard=False)
@@ -41,6 +50,14 @@ class _Link:
 
     async def aclose(self) -> None:
         pass
+
+
+class _SlowLink(_Link):
+    """A stream that takes a word in the time that the worker has until its next heartbeat."""
+
+    async def send(self, event: WorkerEvent) -> None:
+        await asyncio.sleep(WorkerSettings().heartbeat_s)
+        self.events.put_nowait(event)
 
 
 class _NoCopies:
@@ -79,6 +96,22 @@ def test_a_talk_ends_at_once_when_it_is_broken_off_while_a_word_goes_out(tmp_pat
         talk.cancel()
         await asyncio.wait({talk}, timeout=DEADLINE_S)
         assert talk.cancelled()
+
+    virtual_loop.run(main())
+
+
+def test_a_heartbeat_that_is_due_goes_out_before_the_words_that_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        agent = _agent(tmp_path)
+        link = _SlowLink()
+        talk = asyncio.create_task(agent.serve(link))
+        assert isinstance(await link.events.get(), WorkerHello)
+        for _ in range(WORDS):
+            await agent.handle(STRANGE)
+        said = [await link.events.get() for _ in range(WORDS)]
+        assert sum(isinstance(event, WorkerHeartbeat) for event in said) >= WORDS // 2 - 1
+        talk.cancel()
+        await asyncio.wait({talk})
 
     virtual_loop.run(main())
 

@@ -1,13 +1,23 @@
-"""What a requirements.txt may say."""
+"""What a requirements.txt may say, and which of the installed sets go when there are too many."""
 
 from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hivenode.errors import Code, HiveError
-from hivenode.worker.requirements import REQUIREMENTS_MAX, TEXT_BYTES_MAX, parse_requirements
+from hivenode.worker.requirements import (
+    CACHED_MAX,
+    REQUIREMENTS_MAX,
+    TEXT_BYTES_MAX,
+    PackageCache,
+    parse_requirements,
+)
 
 
 def test_plain_lines_and_comments_are_read_into_one_form() -> None:
@@ -61,3 +71,27 @@ def test_no_text_gives_an_option_to_pip(text: str) -> None:
 
 def assert_refused(error: HiveError) -> None:
     assert error.code is Code.INVALID_TASK
+
+
+class _UsedJustNow(PackageCache):
+    """Another daemon uses the oldest set just after this one has looked which that is."""
+
+    def _by_use(self) -> list[tuple[float, Path]]:
+        found = super()._by_use()
+        os.utime(found[0][1])
+        return found
+
+
+@pytest.mark.parametrize(("cache", "kept"), [(PackageCache, False), (_UsedJustNow, True)])
+def test_the_set_goes_that_was_not_used_for_longest(tmp_path: Path, cache: type[PackageCache], kept: bool) -> None:
+    places = [tmp_path / f"set{number}" for number in range(CACHED_MAX)]
+    for age_s, place in enumerate(places):
+        place.mkdir()
+        os.utime(place, (age_s, age_s))
+    (tmp_path / "no set").touch()
+    os.utime(tmp_path / "no set", (0, 0))
+    asyncio.run(cache(tmp_path)._evict())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "no set",
+        *(place.name for place in (places if kept else places[1:])),
+    }
