@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import json
 import os
 import shutil
 import signal
@@ -157,12 +156,10 @@ class DataDirectory:
 
     def publish(self, *, api_address: str, peer_address: str, node_id: str) -> None:
         """Leaves word for the command line of this machine where the daemon answers."""
-        text = json.dumps(
-            {"pid": os.getpid(), "api_address": api_address, "peer_address": peer_address, "node_id": node_id}
+        write_document(
+            self.path / DAEMON_FILE,
+            {"pid": os.getpid(), "api_address": api_address, "peer_address": peer_address, "node_id": node_id},
         )
-        temporary = self.path / f"{DAEMON_FILE}.new"
-        temporary.write_text(text)
-        temporary.rename(self.path / DAEMON_FILE)
 
     def empty_hive(self) -> None:
         """Removes log, agreed state and blobs of a hive that was given up; the identity stays."""

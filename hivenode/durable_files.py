@@ -24,7 +24,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a 0600 file. Raises OSError, and then what was there before is there still."""
+    """Writes a 0600 file. Raises OSError, and then the old one or the new one is there."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
     try:

@@ -224,10 +224,13 @@ class MdnsFinder:
         goodbye = asyncio.create_task(self._say_goodbye(old, browser), name="mdns-goodbye")
         try:
             # No `asyncio.timeout`: in a part that was told to go, Python before 3.12 ends the part by it.
-            await asyncio.wait({goodbye}, timeout=CLOSE_S_MAX)
+            if not (await asyncio.wait({goodbye}, timeout=CLOSE_S_MAX))[0]:
+                _log.info("mdns_goodbye_unsent", error=f"it took longer than {CLOSE_S_MAX:g} s")
         finally:
             goodbye.cancel()
             await old.async_close()
+        if goodbye.done() and not goodbye.cancelled():
+            goodbye.result()
 
     async def _say_goodbye(self, instance: AsyncZeroconf, browser: AsyncServiceBrowser | None) -> None:
         try:

@@ -368,12 +368,10 @@ class LocalNode:
         """Asks other machines, once for all who wait for the answer; None when nobody knew in time."""
         if self._searching is None or self._searching.done():
             self._searching = asyncio.create_task(self._search_leader(), name="leader search")
-        try:
-            # Not `wait_for`: told to go in the moment when the answer comes, its caller would go on (Python before 3.12).
-            async with asyncio.timeout(deadline_s):
-                return await asyncio.shield(self._searching)
-        except TimeoutError:
-            return None
+        searching = self._searching
+        # Neither `wait_for` nor `timeout`, by which Python before 3.12 loses that its caller was told to go, or tells it twice.
+        done, _ = await asyncio.wait({searching}, timeout=deadline_s)
+        return searching.result() if done else None
 
     async def _search_leader(self) -> PeerAddress | None:
         believed = [peer for peer in self._known.values() if self.may_hold_state(peer.node_id)]
