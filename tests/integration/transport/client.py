@@ -13,6 +13,8 @@ from hivenode.errors import Code
 from hivenode.pb import nodepool_pb2
 from hivenode.transport.routing import ROUTES, Shape
 
+CALL_S = 10.0
+
 
 class Client:
     """Calls any route of an address by its method's name."""
@@ -36,17 +38,19 @@ class Client:
         }[route.shape]
         return make(route.method, route.request.SerializeToString, route.response.FromString)
 
-    async def call(self, name: str, request: Any, token: str = "", **carried: str) -> tuple[Any, dict[str, Any]]:
+    async def call(
+        self, name: str, request: Any, token: str = "", *, timeout_s: float = CALL_S, **carried: str
+    ) -> tuple[Any, dict[str, Any]]:
         """The response and the trailing metadata."""
         metadata = [(key.replace("_", "-"), value) for key, value in carried.items()]
         if token:
             metadata.append(("authorization", f"Bearer {token}"))
-        sent = self.method(name)(request, metadata=metadata, timeout=10)
+        sent = self.method(name)(request, metadata=metadata, timeout=timeout_s)
         return await sent, dict(await sent.trailing_metadata())
 
     async def failing(self, name: str, request: Any, token: str = "", **carried: str) -> grpc.aio.AioRpcError:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.call(name, request, token, **carried)
+            await self.call(name, request, token, timeout_s=CALL_S, **carried)
         return caught.value
 
     async def log_in(self, username: str = "testuser") -> str:
