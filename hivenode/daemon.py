@@ -457,7 +457,10 @@ class Daemon:
 
     def _leave(self) -> None:
         """This node has left its hive for good."""
-        self._folder.note_left(self._local.hive_id())
+        try:
+            self._folder.note_left(self._local.hive_id())
+        except OSError as error:  # The next start hears of it again.
+            _log.warning("that this node has left is not kept on disk", error=str(error))
         _log.warning("this node has left the hive", hive=self._local.hive_id())
         self._supervisor.end(ExitCode.STOPPED)
 

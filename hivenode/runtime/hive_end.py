@@ -194,7 +194,10 @@ class HiveEnd:
             return
         self.leaving = True
         _log.warning("this hive has nothing in it and dissolves into another one", into=target)
-        self._tombstones.add(self._local.hive_id(), addresses)
+        try:
+            self._tombstones.add(self._local.hive_id(), addresses)
+        except OSError as error:  # Others tell of it too, and the hive that it dissolved into is found again.
+            _log.warning("which hive dissolved is not kept on disk", error=str(error))
         self._changed()
         self._start(self._go())
 

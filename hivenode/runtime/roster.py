@@ -30,6 +30,7 @@ class Roster:
         self.addresses: dict[NodeId, tuple[str, ...]] = {}
         self.index = 0
         """Of the agreed state that all this rests on, at the leader that told it; 0 in files of earlier versions."""
+        self._is_kept = True
         with contextlib.suppress(HiveError):  # What is damaged is told anew by the first leader.
             self._read()
 
@@ -55,13 +56,16 @@ class Roster:
         voter_rights: bool,
         index: int,
     ) -> None:
-        """Takes what the leader tells; blocks for the write when it is news. Of voters alone the addresses are kept."""
+        """Takes what the leader tells; blocks for the write when it is news, or the last write failed.
+
+        Of voters alone the addresses are kept. Raises OSError; what was told counts all the same.
+        """
         entitled = frozenset(voters)
         kept = {node: addresses[node] for node in sorted(entitled & addresses.keys())}
         told = (hive_id, frozenset(nodes), entitled, kept, voter_rights)
         is_news = told != (self.hive_id, self.nodes, self.voters, self.addresses, self.voter_rights)
         self.index = index
-        if not is_news:
+        if not is_news and self._is_kept:
             return
         self.hive_id, self.nodes, self.voters, self.addresses, self.voter_rights = told
         document = {
@@ -72,4 +76,6 @@ class Roster:
             "voter_rights": voter_rights,
             "index": index,
         }
+        self._is_kept = False
         write_document(self._path, document)
+        self._is_kept = True

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from hivenode.durable_files import read_document, write_document
+from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError
 from hivenode.runtime.errand import ERRAND_FILE, Errand
 from hivenode.runtime.hive_end import TOMBSTONE_FILE, Tombstones
+from hivenode.runtime.roster import Roster
+from tests.support.parts import no_files_left
 
 OLD, NEW = {"hive": "old"}, {"hive": "new", "more": "x" * 10_000}
 
@@ -92,3 +95,14 @@ def test_hives_that_dissolved_are_known_after_a_restart(tmp_path: Path) -> None:
     again = Tombstones(tmp_path)
     assert again.hive_ids == ("a" * 32, "b" * 32)
     assert again.last_target == ("10.0.0.2:50052", "10.0.0.3:50052")
+
+
+def test_a_word_about_the_hive_that_could_not_be_kept_is_kept_the_next_time(tmp_path: Path) -> None:
+    roster = Roster(tmp_path)
+    told: dict[str, Any] = {"nodes": [NodeId("a" * 26)], "voters": [NodeId("a" * 26)], "addresses": {}}
+    with no_files_left(), pytest.raises(OSError, match="open files"):
+        roster.note("h" * 32, **told, voter_rights=True, index=3)
+    assert roster.known
+    assert not Roster(tmp_path).known
+    roster.note("h" * 32, **told, voter_rights=True, index=4)
+    assert Roster(tmp_path).nodes == {NodeId("a" * 26)}
