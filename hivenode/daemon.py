@@ -225,8 +225,8 @@ class Daemon:
         self._certificate = certificate
         self._errand = errand
         self._folder = folder
-        self.wants_restart = False
         self.keeps_hive = False
+        self._has_left = self._is_to_restart = False
         self._supervisor = Supervisor()
         path = folder.path
         self._log_store = LogStore(path / "log")
@@ -462,10 +462,16 @@ class Daemon:
         except OSError as error:  # The next start hears of it again.
             _log.warning("that this node has left is not kept on disk", error=str(error))
         _log.warning("this node has left the hive", hive=self._local.hive_id())
+        self._has_left = True
         self._supervisor.end(ExitCode.STOPPED)
 
+    @property
+    def wants_restart(self) -> bool:
+        # Until its parts have ended more than one word may come, in any order; one that has left is refused at its next start.
+        return self._is_to_restart and not self._has_left
+
     def _restart(self, keep: bool) -> None:
-        self.wants_restart, self.keeps_hive = True, keep
+        self._is_to_restart, self.keeps_hive = True, self.keeps_hive or keep
         self._supervisor.end(ExitCode.STOPPED)
 
     def _move(self, hive_id: str, address: str, token: str) -> None:

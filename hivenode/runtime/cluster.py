@@ -74,7 +74,7 @@ class HiveCluster:
     Args:
         connected: the nodes whose message stream to or from this one stands.
         keeper: the keeper of the voters, None on a node that is no replica.
-        left: called once this node has left its hive for good.
+        left: called once this node has left its hive for good; raises nothing that the disk says.
         moves: called to start this node anew in another hive, by id, address and join token; what it has is kept beside. At most
             one of both is done, once.
         desk: knows who waits to be let in.

@@ -11,11 +11,12 @@ import lmdb
 import pytest
 
 from hivenode.config import Config
-from hivenode.daemon import STOP_DEADLINE_S, Daemon, DataDirectory
+from hivenode.daemon import LEFT_FILE, STOP_DEADLINE_S, Daemon, DataDirectory
 from hivenode.errors import Code, HiveError
 from hivenode.identity import load_certificate, load_identity
 from hivenode.pool import queries
 from hivenode.runtime.errand import Errand
+from hivenode.runtime.supervision import ExitCode
 from hivenode.storage.log_store import LogStore
 from hivenode.storage.snapshots import SnapshotFolder
 from hivenode.storage.state_store import StateStore
@@ -125,3 +126,42 @@ async def test_a_copy_that_hangs_at_the_end_is_left_behind_with_its_map_open(tmp
     with pytest.raises(HiveError):
         copy.call.result()
     StateStore(tmp_path / "state").close()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("first", ["leaves", "begins anew"])
+async def test_a_daemon_that_has_left_its_hive_begins_no_other_life(tmp_path: Path, first: str, keep: bool) -> None:
+    """It would join a hive, and its next start would be refused."""
+    daemon = _daemon(tmp_path)
+    if first == "leaves":
+        daemon._leave()
+        daemon._restart(keep)
+    else:
+        daemon._restart(keep)
+        daemon._leave()
+    assert await daemon.wait() is ExitCode.STOPPED
+    assert not daemon.wants_restart
+    with pytest.raises(HiveError, match="has left its hive for good"):
+        DataDirectory(tmp_path).require_not_left()
+    await daemon.stop()
+
+
+async def test_a_daemon_that_moves_keeps_what_it_has_though_its_hive_dissolves(tmp_path: Path) -> None:
+    daemon = _daemon(tmp_path)
+    daemon._move("2" * 32, "10.0.0.1:5", "")
+    daemon._restart(False)
+    assert daemon.wants_restart
+    assert daemon.keeps_hive
+    await daemon.stop()
+
+
+async def test_a_daemon_that_cannot_note_that_it_has_left_ends_and_hears_it_again(tmp_path: Path) -> None:
+    """The error would take the place of what the owner's call ended with, and the daemon would stay up without a hive."""
+    daemon = _daemon(tmp_path)
+    (tmp_path / f"{LEFT_FILE}.new").mkdir()  # The disk refuses the file that is to be written there.
+    daemon._restart(True)
+    daemon._leave()
+    assert await daemon.wait() is ExitCode.STOPPED
+    assert not daemon.wants_restart
+    DataDirectory(tmp_path).require_not_left()
+    await daemon.stop()
