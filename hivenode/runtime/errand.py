@@ -35,8 +35,10 @@ class Errand:
         self.is_set_aside = True
         self._write()
 
-    def end(self) -> None:
-        """The node is in the hive. Whatever it is told later is another errand."""
+    def end(self, hive_id: str) -> None:
+        """The node is in that hive. Whatever it is told later, or was told while it was taken in there, is another errand."""
+        if hive_id != self.hive_id:
+            return
         self.hive_id, self.address, self.token = "", "", ""
         self._path.unlink(missing_ok=True)
 

@@ -476,7 +476,7 @@ class HiveLife:
             self._refused = ""
             self._step(JoinSucceeded(hive_id=offer.hive_id))
             self._record_wanted.set()
-            self._errand.end()  # Last: a disk that keeps its file changes nothing of all this.
+            self._errand.end(offer.hive_id)  # Last: a disk that keeps its file changes nothing of all this.
             return
         self._step(JoinFailed(hive_id=effect.hive_id, retry=refused is None))
 

@@ -14,6 +14,7 @@ import pytest
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.events import JoinHive, JoinSucceeded
+from hivenode.runtime.errand import Errand
 from hivenode.runtime.hive_life import BIRTH_TRIES, HiveLife
 from hivenode.runtime.local import LocalNode
 from hivenode.runtime.ports import JoinOffer, PeerAddress
@@ -85,7 +86,7 @@ async def test_a_late_answer_to_an_earlier_try_to_join_is_passed_over() -> None:
         _refused="",
         _ask_to_join=ask,
         _local=SimpleNamespace(enter=enter),
-        _errand=SimpleNamespace(end=lambda: None),
+        _errand=SimpleNamespace(end=lambda hive_id: None),
         _step=lambda event: None,
         _record_wanted=asyncio.Event(),
     )
@@ -116,7 +117,7 @@ async def test_a_node_that_is_entering_a_hive_forms_none_meanwhile() -> None:
         _refused="",
         _ask_to_join=ask,
         _local=SimpleNamespace(enter=enter, be_born=be_born),
-        _errand=SimpleNamespace(end=lambda: None),
+        _errand=SimpleNamespace(end=lambda hive_id: None),
         _step=told.append,
         _record_wanted=asyncio.Event(),
     )
@@ -139,7 +140,7 @@ async def test_a_node_whose_disk_keeps_the_note_of_its_errand_is_in_its_hive_all
     async def enter(hive_id: str, *, replica: bool) -> None:
         pass
 
-    def end() -> None:
+    def end(hive_id: str) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     life: Any = SimpleNamespace(
@@ -155,6 +156,34 @@ async def test_a_node_whose_disk_keeps_the_note_of_its_errand_is_in_its_hive_all
         await HiveLife._join(life, JoinHive(hive_id="h" * 32, addresses=("127.0.0.1:1",)))
     assert told == [JoinSucceeded(hive_id="h" * 32)]  # Else it would ask to join for ever, and never be a member.
     assert life._record_wanted.is_set()
+
+
+@pytest.mark.parametrize("told", ["", "2" * 32])
+async def test_a_node_that_is_told_of_another_hive_while_it_is_taken_into_one_goes_to_that(
+    told: str, tmp_path: Path
+) -> None:
+    """The end of its first errand took the second one along."""
+    errand = Errand(tmp_path)
+    errand.begin("1" * 32, "10.0.0.1:5")
+
+    async def ask(address: str, hive_id: str) -> Any:
+        return SimpleNamespace(hive_id=hive_id, voter_rights=True)
+
+    async def enter(hive_id: str, *, replica: bool) -> None:
+        if told:
+            errand.begin(told, "10.0.0.2:5")
+
+    life: Any = SimpleNamespace(
+        _belongs=False,
+        _refused="",
+        _ask_to_join=ask,
+        _local=SimpleNamespace(enter=enter),
+        _errand=errand,
+        _step=lambda event: None,
+        _record_wanted=asyncio.Event(),
+    )
+    await HiveLife._join(life, JoinHive(hive_id="1" * 32, addresses=("127.0.0.1:1",)))
+    assert errand.hive_id == Errand(tmp_path).hive_id == told
 
 
 async def test_a_life_that_is_ended_while_it_looks_for_a_copy_of_its_disk_leaves_nothing_running() -> None:
