@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from hivenode.durable_files import read_document, write_document
+from hivenode.durable_files import read_document, sync_folder, write_document
 
 ERRAND_FILE: Final = "join.json"
 
@@ -26,27 +26,26 @@ class Errand:
             self.token = found.get("token", "")
 
     def begin(self, hive_id: str, address: str, token: str = "") -> None:
-        """Keeps the errand. Blocks for the fsync."""
+        """Keeps the errand. Blocks for the fsync. Raises OSError, and then there is none but that of before."""
+        self._write(hive_id, address, token, is_set_aside=False)
         self.hive_id, self.address, self.token, self.is_set_aside = hive_id, address, token, False
-        self._write()
 
     def set_aside(self) -> None:
         """The old hive's folders are out of the way. Blocks for the fsync."""
+        self._write(self.hive_id, self.address, self.token, is_set_aside=True)
         self.is_set_aside = True
-        self._write()
 
     def end(self, hive_id: str) -> None:
-        """The node is in that hive. Whatever it is told later, or was told while it was taken in there, is another errand."""
-        if hive_id != self.hive_id:
+        """The node is in that hive. Whatever it is told later, or was told in this life, is another errand. Blocks for the fsync.
+
+        Raises OSError when the file stays; it is ended all the same, and again at the next start.
+        """
+        if not hive_id or hive_id != self.hive_id or not self.is_set_aside:
             return
         self.hive_id, self.address, self.token = "", "", ""
         self._path.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
 
-    def _write(self) -> None:
-        document = {
-            "hive_id": self.hive_id,
-            "address": self.address,
-            "token": self.token,
-            "set_aside": self.is_set_aside,
-        }
+    def _write(self, hive_id: str, address: str, token: str, *, is_set_aside: bool) -> None:
+        document = {"hive_id": hive_id, "address": address, "token": token, "set_aside": is_set_aside}
         write_document(self._path, document)

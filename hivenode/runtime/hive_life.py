@@ -275,6 +275,7 @@ class HiveLife:
         """Lives until cancelled. Raises InvariantError when work beside it found one; the daemon must stop."""
         self._announce()
         parts: list[asyncio.Task[None]] = []
+        self._end_errand()  # Where the life before ended in the midst of that.
         try:
             # A copy of this disk may be alive, and then a vote of this one would be a second one of the same member.
             if self._local.hive_id() and not await self._has_older_twin():
@@ -476,9 +477,16 @@ class HiveLife:
             self._refused = ""
             self._step(JoinSucceeded(hive_id=offer.hive_id))
             self._record_wanted.set()
-            self._errand.end(offer.hive_id)  # Last: a disk that keeps its file changes nothing of all this.
+            self._end_errand()
             return
         self._step(JoinFailed(hive_id=effect.hive_id, retry=refused is None))
+
+    def _end_errand(self) -> None:
+        """This node is in its hive, and if it was sent there that is done. A disk that keeps the note changes nothing of it."""
+        try:
+            self._errand.end(self._local.hive_id())
+        except OSError as error:
+            _log.warning("the note of an errand that is done stays until the next start", error=str(error))
 
     async def _ask_to_join(self, address: str, hive_id: str) -> JoinOffer:
         intro = await self._peers.introduce(address, JOIN_DEADLINE_S)

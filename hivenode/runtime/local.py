@@ -16,8 +16,6 @@ from concurrent.futures import Executor
 from random import Random
 from typing import Any, Final
 
-import structlog
-
 from hivenode.config import Config
 from hivenode.consensus import ConfChange as RaftConfChange
 from hivenode.consensus import Entry, EntryKind, HardState, MemberId, Message, RaftConfig, encode_conf_change
@@ -56,8 +54,6 @@ LEADERLESS_S: Final = 5.0
 """A replica that hears of no leader for longer than some elections take may be one that others took the place of."""
 PEERS_MAX: Final = 4_096
 """Addresses kept of nodes that are in no agreed state yet."""
-
-_log = structlog.get_logger(__name__)
 
 
 def member_id_of(node_id: NodeId, incarnation: str) -> MemberId:
@@ -412,7 +408,10 @@ class LocalNode:
             self._light_leader = intro.leader
 
     def note_offer(self, offer: JoinOffer) -> None:
-        """What the hive that takes this one in says of itself."""
+        """What the hive that takes this one in says of itself.
+
+        Raises DISK_FULL when it cannot be kept: it counts in this life, and the next one would know nobody to believe.
+        """
         addresses = {offer.leader.node_id: offer.leader.addresses}
         for signed in offer.members:
             with contextlib.suppress(DecodeError):  # What does not hold speaks of nobody.
@@ -421,6 +420,7 @@ class LocalNode:
         gone = (
             self._roster.nodes - {offer.leader.node_id, *offer.nodes} if self._roster.hive_id == offer.hive_id else ()
         )
+        unkept: OSError | None = None
         try:
             self._roster.note(
                 offer.hive_id,
@@ -430,11 +430,16 @@ class LocalNode:
                 voter_rights=offer.voter_rights,
                 index=offer.index,
             )
-        except OSError as error:  # It counts in this life; the next one may begin with an older word.
-            _log.warning("who is in the hive is not kept on disk for now", error=str(error))
+        except OSError as error:
+            unkept = error
         self._note_offered()
         for node in gone:
             self.on_node_gone(node)
+        if unkept is not None:
+            raise HiveError(
+                Code.DISK_FULL,
+                f"who is in the hive cannot be kept on disk ({unkept.strerror}): free some space or files",
+            ) from unkept
 
     def _note_offered(self) -> None:
         """Whom the roster of this hive names takes part, as far as the gate believes it."""

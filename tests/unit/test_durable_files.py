@@ -89,6 +89,25 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str, read
     assert str(tmp_path / name) in caught.value.message
 
 
+def test_an_errand_that_cannot_be_kept_is_none(tmp_path: Path) -> None:
+    errand = Errand(tmp_path)
+    with no_files_left(), pytest.raises(OSError, match="open files"):
+        errand.begin("h" * 32, "10.0.0.1:5", "secret")
+    assert (errand.hive_id, errand.token) == ("", "")
+
+
+def test_an_errand_that_was_done_in_a_life_that_broke_off_is_ended_by_the_next(tmp_path: Path) -> None:
+    before = Errand(tmp_path)
+    before.begin("h" * 32, "10.0.0.1:5", "secret")
+    before.set_aside()
+    again = Errand(tmp_path)
+    again.end("i" * 32)
+    assert again.hive_id == "h" * 32
+    again.end("h" * 32)
+    assert again.hive_id == Errand(tmp_path).hive_id == ""
+    assert not (tmp_path / ERRAND_FILE).exists()
+
+
 def test_hives_that_dissolved_are_known_after_a_restart(tmp_path: Path) -> None:
     Tombstones(tmp_path).add("a" * 32, ("10.0.0.1:50052",))
     Tombstones(tmp_path).add("b" * 32, ("10.0.0.2:50052", "10.0.0.3:50052"))

@@ -86,7 +86,7 @@ async def test_a_late_answer_to_an_earlier_try_to_join_is_passed_over() -> None:
         _refused="",
         _ask_to_join=ask,
         _local=SimpleNamespace(enter=enter),
-        _errand=SimpleNamespace(end=lambda hive_id: None),
+        _end_errand=lambda: None,
         _step=lambda event: None,
         _record_wanted=asyncio.Event(),
     )
@@ -117,7 +117,7 @@ async def test_a_node_that_is_entering_a_hive_forms_none_meanwhile() -> None:
         _refused="",
         _ask_to_join=ask,
         _local=SimpleNamespace(enter=enter, be_born=be_born),
-        _errand=SimpleNamespace(end=lambda hive_id: None),
+        _end_errand=lambda: None,
         _step=told.append,
         _record_wanted=asyncio.Event(),
     )
@@ -147,24 +147,25 @@ async def test_a_node_whose_disk_keeps_the_note_of_its_errand_is_in_its_hive_all
         _belongs=False,
         _refused="",
         _ask_to_join=ask,
-        _local=SimpleNamespace(enter=enter),
+        _local=SimpleNamespace(enter=enter, hive_id=lambda: "h" * 32),
         _errand=SimpleNamespace(end=end),
         _step=told.append,
         _record_wanted=asyncio.Event(),
     )
-    with pytest.raises(OSError, match="Read-only"):
-        await HiveLife._join(life, JoinHive(hive_id="h" * 32, addresses=("127.0.0.1:1",)))
+    life._end_errand = lambda: HiveLife._end_errand(life)
+    await HiveLife._join(life, JoinHive(hive_id="h" * 32, addresses=("127.0.0.1:1",)))
     assert told == [JoinSucceeded(hive_id="h" * 32)]  # Else it would ask to join for ever, and never be a member.
     assert life._record_wanted.is_set()
 
 
-@pytest.mark.parametrize("told", ["", "2" * 32])
+@pytest.mark.parametrize("told", ["", "1" * 32, "2" * 32])
 async def test_a_node_that_is_told_of_another_hive_while_it_is_taken_into_one_goes_to_that(
     told: str, tmp_path: Path
 ) -> None:
     """The end of its first errand took the second one along."""
     errand = Errand(tmp_path)
     errand.begin("1" * 32, "10.0.0.1:5")
+    errand.set_aside()
 
     async def ask(address: str, hive_id: str) -> Any:
         return SimpleNamespace(hive_id=hive_id, voter_rights=True)
@@ -177,11 +178,12 @@ async def test_a_node_that_is_told_of_another_hive_while_it_is_taken_into_one_go
         _belongs=False,
         _refused="",
         _ask_to_join=ask,
-        _local=SimpleNamespace(enter=enter),
+        _local=SimpleNamespace(enter=enter, hive_id=lambda: "1" * 32),
         _errand=errand,
         _step=lambda event: None,
         _record_wanted=asyncio.Event(),
     )
+    life._end_errand = lambda: HiveLife._end_errand(life)
     await HiveLife._join(life, JoinHive(hive_id="1" * 32, addresses=("127.0.0.1:1",)))
     assert errand.hive_id == Errand(tmp_path).hive_id == told
 
@@ -200,6 +202,7 @@ async def test_a_life_that_is_ended_while_it_looks_for_a_copy_of_its_disk_leaves
         _announce=lambda: None,
         _local=SimpleNamespace(hive_id=lambda: "h" * 32),
         _has_older_twin=has_older_twin,
+        _end_errand=lambda: None,
         _work={beside},
     )
     living = asyncio.create_task(HiveLife.run(life))
@@ -235,11 +238,17 @@ async def test_a_clock_that_was_set_back_keeps_nobody_out() -> None:
     assert local._sequence == 3_600_001
 
 
-def test_a_machine_that_is_out_of_files_takes_the_hives_word_on_its_members_all_the_same(tmp_path: Path) -> None:
+def test_a_machine_that_is_out_of_files_takes_the_hives_word_and_is_told_that_it_is_not_kept(tmp_path: Path) -> None:
     roster, leader = Roster(tmp_path), PeerAddress(node_id=NodeId("l"), addresses=("127.0.0.1:1",))
     offer = JoinOffer(hive_id="h" * 32, members=(), leader=leader, voter_rights=False, nodes=(NodeId("n"),))
     # Only what becomes of the word is looked at.
     local: Any = SimpleNamespace(_roster=roster, _note_offered=lambda: None, on_node_gone=lambda node: None)
-    with no_files_left():
-        LocalNode.note_offer(local, offer)  # What it raises would end the daemon.
+    with no_files_left(), pytest.raises(HiveError) as told:
+        LocalNode.note_offer(local, offer)  # Another error would end the daemon.
+    assert told.value.code is Code.DISK_FULL
+    assert not Roster(
+        tmp_path
+    ).known  # So who joins with it tries again, or its next life would know nobody to believe.
+    LocalNode.note_offer(local, offer)
+    assert Roster(tmp_path).nodes == {"l", "n"}
     assert roster.nodes == {"l", "n"}
