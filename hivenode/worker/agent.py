@@ -199,10 +199,9 @@ class Agent:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(due):
                         event = await outbox.get()
+            await link.send(event or self._usage.look())
             if event is None:
-                event = self._usage.look()
-                due = loop.time() + self._settings.heartbeat_s
-            await link.send(event)
+                due = loop.time() + self._settings.heartbeat_s  # From now: on a slow link an event goes between two.
 
     async def _take_orders(self, link: WorkerLink) -> None:
         async for order in link.orders():

@@ -190,7 +190,10 @@ class RootFileSystem:
 
 def _remove_unused(tree: Path) -> None:
     """Removes a tree that no daemon holds."""
-    handle = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        handle = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return  # Another one removed it, or will.
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         doomed = tree.with_name(f"root-removed-{secrets.token_hex(8)}")

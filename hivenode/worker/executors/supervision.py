@@ -25,7 +25,7 @@ from hivenode.errors import OUT_OF_FILES
 from hivenode.pool.records import AttemptOutcome
 from hivenode.worker.executors.protocol import ExecutionRequest, ExecutionResult
 from hivenode.worker.task_log import TaskLog
-from hivenode.worker.workspace import measure
+from hivenode.worker.workspace import Measured, measure
 
 STOP_GRACE_S: Final = 0.7
 """Between SIGTERM and SIGKILL: enough to write a last file; a silent task must be gone within 2 s of the user's word."""
@@ -33,6 +33,8 @@ OUTPUT_DRAIN_S: Final = 5.0
 """How long output may still come after the last process died; only what sits in a pipe is left then."""
 DISK_INTERVAL_S: Final = 0.5
 """Between two looks at the working folder. One look at a small tree costs some 50 µs."""
+LOOKS_MAX: Final = 20
+"""Tries of one look while this machine is out of files. A task may be the cause, and would have no bound meanwhile."""
 _READ_BYTES: Final = 256 * 1024
 
 
@@ -62,21 +64,31 @@ async def first_cause(ended: asyncio.Future[Any], request: ExecutionRequest) -> 
         return AttemptOutcome.STOPPED
     if halted in done:
         return AttemptOutcome.OUTPUT_EXCEEDED
-    return AttemptOutcome.DISK_EXCEEDED if disk in done else AttemptOutcome.TIMED_OUT
+    if disk not in done:
+        return AttemptOutcome.TIMED_OUT
+    error = disk.exception()
+    is_blind = isinstance(error, OSError) and error.errno in OUT_OF_FILES
+    return AttemptOutcome.WORKER_FAULT if is_blind else AttemptOutcome.DISK_EXCEEDED
 
 
 async def _disk_excess(request: ExecutionRequest) -> None:
-    """Returns when the folder is over its bound."""
+    """Returns when the folder is over its bound. Raises OSError: a task that shuts its folder against a look is ended."""
     while True:
         await asyncio.sleep(DISK_INTERVAL_S)
-        try:
-            measured = await asyncio.to_thread(measure, request.folder, request.limits.disk_bytes)
-        except OSError as error:
-            if error.errno in OUT_OF_FILES:
-                continue  # The next look is soon.
-            raise  # A task that shuts its folder against a look is ended.
-        if measured.excess:
+        if (await _measured(request)).excess:
             return
+
+
+async def _measured(request: ExecutionRequest) -> Measured:
+    """A look at the folder, again and again for a while where this machine is out of files. Raises OSError."""
+    for left in reversed(range(LOOKS_MAX)):
+        try:
+            return await asyncio.to_thread(measure, request.folder, request.limits.disk_bytes)
+        except OSError as error:
+            if error.errno not in OUT_OF_FILES or not left:
+                raise
+        await asyncio.sleep(DISK_INTERVAL_S)
+    raise AssertionError  # never reached: the last look returns or raises
 
 
 async def judge(
@@ -97,7 +109,9 @@ async def judge(
     if request.log.exceeded:
         reason = f"The task wrote more than {request.log.size_bytes} bytes of output."
         return ExecutionResult(outcome=AttemptOutcome.OUTPUT_EXCEEDED, exit_code=exit_code, reason=reason)
-    measured = await asyncio.to_thread(measure, request.folder, limits.disk_bytes)
+    if cause is AttemptOutcome.WORKER_FAULT:
+        return fault("This machine had no file free to look at the task's folder with.")
+    measured = await _measured(request)
     if measured.excess or cause is AttemptOutcome.DISK_EXCEEDED:
         reason = f"The task used too much disk: {measured.excess or 'it did so for a moment'}."
         return ExecutionResult(outcome=AttemptOutcome.DISK_EXCEEDED, exit_code=exit_code, reason=reason)

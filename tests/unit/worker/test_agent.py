@@ -53,10 +53,10 @@ class _Link:
 
 
 class _SlowLink(_Link):
-    """A stream that takes a word in the time that the worker has until its next heartbeat."""
+    """A stream that takes a word in more than the time that the worker has until its next heartbeat."""
 
     async def send(self, event: WorkerEvent) -> None:
-        await asyncio.sleep(WorkerSettings().heartbeat_s)
+        await asyncio.sleep(1.1 * WorkerSettings().heartbeat_s)
         self.events.put_nowait(event)
 
 
@@ -109,7 +109,8 @@ def test_a_heartbeat_that_is_due_goes_out_before_the_words_that_wait(tmp_path: P
         for _ in range(WORDS):
             await agent.handle(STRANGE)
         said = [await link.events.get() for _ in range(WORDS)]
-        assert sum(isinstance(event, WorkerHeartbeat) for event in said) >= WORDS // 2 - 1
+        heartbeats = sum(isinstance(event, WorkerHeartbeat) for event in said)
+        assert min(heartbeats, WORDS - heartbeats) >= WORDS // 2 - 1  # Nor do the words wait for ever.
         talk.cancel()
         await asyncio.wait({talk})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -11,7 +12,7 @@ from threading import Barrier
 import pytest
 
 from hivenode.worker import environments
-from hivenode.worker.environments import RootFileSystem
+from hivenode.worker.environments import RootFileSystem, _remove_unused
 from hivenode.worker.executors.sandbox import _install_bwrap
 from hivenode.worker.requirements import _settle
 
@@ -57,6 +58,25 @@ def test_a_root_file_system_that_another_daemon_runs_tasks_in_is_not_removed(
     newer.build()
     assert [path.name for path in tmp_path.iterdir()] == [newer.path.name]
     newer.close()
+
+
+def test_two_daemons_that_start_after_an_upgrade_remove_the_old_trees_between_them(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+
+    def remove() -> None:
+        both.wait()
+        for tree in tmp_path.glob("root-*"):
+            _remove_unused(tree)
+
+    for _ in range(30):
+        for number in range(5):
+            (tmp_path / f"root-{number}" / "a" / "b").mkdir(parents=True)
+        with ThreadPoolExecutor(2) as daemons:
+            for daemon in [daemons.submit(remove) for _ in range(2)]:
+                daemon.result()
+        for left in tmp_path.glob("root-*"):
+            _remove_unused(left)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_set_of_packages_that_is_there_by_now_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from hivenode.pool.records import AttemptOutcome
+from hivenode.worker.executors import supervision
 from hivenode.worker.executors.protocol import ExecutionLimits, ExecutionRequest
 from hivenode.worker.executors.supervision import DISK_INTERVAL_S, first_cause, within
 from hivenode.worker.task_log import TaskLog
@@ -38,7 +41,9 @@ def test_who_is_told_to_go_in_the_moment_when_the_task_ends_goes() -> None:
     virtual_loop.run(main())
 
 
-async def test_a_task_is_not_ended_for_its_disk_when_the_machine_is_out_of_files(tmp_path: Path) -> None:
+async def test_a_task_is_not_ended_for_its_disk_when_the_machine_is_out_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = TaskLog(tmp_path / "log", 1_024)
     limits = ExecutionLimits(
         memory_bytes=1 << 20,
@@ -54,10 +59,15 @@ async def test_a_task_is_not_ended_for_its_disk_when_the_machine_is_out_of_files
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     with no_files_left():
         assert await first_cause(ended, request) is AttemptOutcome.TIMED_OUT
+    patient = replace(request, limits=replace(limits, time_limit_s=DEADLINE_S))
+    with monkeypatch.context() as patch, no_files_left():
+        patch.setattr(supervision, "DISK_INTERVAL_S", 0.0)
+        # It may be the task's own doing, and its folder would have no bound.
+        assert await first_cause(ended, patient) is AttemptOutcome.WORKER_FAULT
+    fault = await supervision.judge(patient, AttemptOutcome.WORKER_FAULT, None, memory_exceeded=False)
+    assert fault.outcome is AttemptOutcome.WORKER_FAULT
     (tmp_path / "much").write_bytes(bytes(2 << 20))
-    assert await first_cause(ended, replace(request, limits=replace(limits, time_limit_s=DEADLINE_S))) is (
-        AttemptOutcome.DISK_EXCEEDED
-    )
+    assert await first_cause(ended, patient) is AttemptOutcome.DISK_EXCEEDED
     log.close()
 
 
