@@ -38,6 +38,7 @@ READS = re.compile(r"(decode|open|read|parse|inspect)(_|$)")
 EXEMPT = {
     "canonical.read_number": "a part of canonical.decode",
     "channels.open_channel": "opens a connection",
+    "durable_files.read_document": "reads a file of this node's own data directory",
     "keys.open_attempt": "makes a key of the agreed state",
     "state_store.open_environment": "opens this node's own database",
 }
