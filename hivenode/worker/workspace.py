@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hivenode.errors import OUT_OF_FILES
+
 DEPTH_MAX: Final = 96
 """Folders above a file. Each level that is being measured holds a descriptor open."""
 ENTRIES_MAX: Final = 200_000
@@ -54,7 +56,9 @@ def measure(folder: Path, size_bytes_max: int) -> Measured:
                     stack[-1][1].extend(os.listdir(child))
             except PermissionError:
                 excess = "it shut a folder against being measured"
-            except OSError:
+            except OSError as error:
+                if error.errno in OUT_OF_FILES:
+                    raise  # What is below would count as nothing.
                 continue  # Gone or changed since it was listed.
             if size >= size_bytes_max:
                 excess = f"it wrote {size} bytes; the bound is {size_bytes_max}"

@@ -10,7 +10,7 @@ of it. Only when every process is dead and the output is read to its end is the 
 | the stop event                    | STOPPED         |
 | the time limit                    | TIMED_OUT       |
 | the log is full / cannot be written | OUTPUT_EXCEEDED / WORKER_FAULT |
-| the folder is over its bound      | DISK_EXCEEDED   |
+| the folder is over its bound / no file is free to look at it with | DISK_EXCEEDED / WORKER_FAULT |
 
 An out-of-memory kill, told by the executor, goes before EXITED: a program can lose a child to it and still exit 0.
 """
@@ -109,9 +109,15 @@ async def judge(
     if request.log.exceeded:
         reason = f"The task wrote more than {request.log.size_bytes} bytes of output."
         return ExecutionResult(outcome=AttemptOutcome.OUTPUT_EXCEEDED, exit_code=exit_code, reason=reason)
+    blind = fault("This machine had no file free to look at the task's folder with.")
     if cause is AttemptOutcome.WORKER_FAULT:
-        return fault("This machine had no file free to look at the task's folder with.")
-    measured = await _measured(request)
+        return blind
+    try:
+        measured = await _measured(request)
+    except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            return blind
+        raise
     if measured.excess or cause is AttemptOutcome.DISK_EXCEEDED:
         reason = f"The task used too much disk: {measured.excess or 'it did so for a moment'}."
         return ExecutionResult(outcome=AttemptOutcome.DISK_EXCEEDED, exit_code=exit_code, reason=reason)

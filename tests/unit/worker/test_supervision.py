@@ -64,8 +64,10 @@ async def test_a_task_is_not_ended_for_its_disk_when_the_machine_is_out_of_files
         patch.setattr(supervision, "DISK_INTERVAL_S", 0.0)
         # It may be the task's own doing, and its folder would have no bound.
         assert await first_cause(ended, patient) is AttemptOutcome.WORKER_FAULT
-    fault = await supervision.judge(patient, AttemptOutcome.WORKER_FAULT, None, memory_exceeded=False)
-    assert fault.outcome is AttemptOutcome.WORKER_FAULT
+        ended_by_itself = await supervision.judge(patient, AttemptOutcome.EXITED, 0, memory_exceeded=False)
+    ended_for_it = await supervision.judge(patient, AttemptOutcome.WORKER_FAULT, None, memory_exceeded=False)
+    assert ended_by_itself == ended_for_it
+    assert ended_for_it.outcome is AttemptOutcome.WORKER_FAULT
     (tmp_path / "much").write_bytes(bytes(2 << 20))
     assert await first_cause(ended, patient) is AttemptOutcome.DISK_EXCEEDED
     log.close()

@@ -59,6 +59,15 @@ def test_measure_counts_blocks_and_names_the_broken_bound(tmp_path: Path) -> Non
     assert "the bound is 50000" in measure(tmp_path, 50_000).excess
 
 
+@pytest.mark.parametrize("files", [1, 2, 3])
+def test_a_look_without_the_files_for_it_does_not_take_a_folder_for_empty(tmp_path: Path, files: int) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "much").write_bytes(bytes(2 << 20))
+    with no_files_left(but=files), pytest.raises(OSError, match="open files"):
+        measure(tmp_path, 1 << 20)
+    assert measure(tmp_path, 1 << 20).excess
+
+
 @pytest.mark.parametrize("files", [1, 2])
 def test_a_machine_that_is_nearly_out_of_files_has_no_fewer_after_a_measurement(tmp_path: Path, files: int) -> None:
     """The last file is the folder itself, or one in it; their listings need another one for a moment."""
