@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hivenode.durable_files import read_document, sync_folder, write_document
+from hivenode.encoding.recovery import base_of
 
 ERRAND_FILE: Final = "join.json"
 
@@ -36,11 +37,11 @@ class Errand:
         self.is_set_aside = True
 
     def end(self, hive_id: str) -> None:
-        """The node is in that hive. Whatever it is told later, or was told in this life, is another errand. Blocks for the fsync.
+        """The node is in that hive, in whatever epoch. What it is told in this life is another errand. Blocks for the fsync.
 
         Raises OSError when the file stays; it is ended all the same, and again at the next start.
         """
-        if not hive_id or hive_id != self.hive_id or not self.is_set_aside:
+        if not hive_id or base_of(hive_id) != base_of(self.hive_id) or not self.is_set_aside:
             return
         self.hive_id, self.address, self.token = "", "", ""
         self._path.unlink(missing_ok=True)

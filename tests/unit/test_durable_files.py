@@ -103,7 +103,7 @@ def test_an_errand_that_was_done_in_a_life_that_broke_off_is_ended_by_the_next(t
     again = Errand(tmp_path)
     again.end("i" * 32)
     assert again.hive_id == "h" * 32
-    again.end("h" * 32)
+    again.end(f"{'h' * 32}+1.abcd")  # It was recovered meanwhile.
     assert again.hive_id == Errand(tmp_path).hive_id == ""
     assert not (tmp_path / ERRAND_FILE).exists()
 
