@@ -50,7 +50,8 @@ _OPTIONS: Final = (
     # A daemon is never behind a web proxy that this machine may be told to use.
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name it is how long a connection may take to stand.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_DEADLINE_S * 1_000)),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A watched stream may be silent for long: a ping tells a quiet machine from a dead one.
     ("grpc.keepalive_time_ms", 10_000),

@@ -40,6 +40,10 @@ PING_STRIKES_MAX: Final = 16
 HANDSHAKE_MS_MAX: Final = 10_000
 """A connection that has not said by then that it speaks HTTP/2, or shown no TLS, holds a place for nothing."""
 
+CONNECT_MS_MAX: Final = 3_000
+"""A connection to another node takes some three round trips to stand. A LAN answers in milliseconds, but a board that is busy
+with tasks does not, nor does another continent."""
+
 _PEER_SERVICE: Final = "hive.PeerService"
 
 _Options: TypeAlias = tuple[tuple[str, int | str], ...]
@@ -73,10 +77,8 @@ CLIENT_OPTIONS: Final[_Options] = (
     *_SIZES,
     *_WINDOW,
     ("grpc.service_config", json.dumps(_METHODS)),
-    # A dead peer's refusal must be seen at once and its return soon: gRPC waits 20 s and more by default.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    # In spite of its name it is how long a connection may take to stand; a call fails when it takes longer.
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS_MAX),
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", PING_INTERVAL_MS),
     ("grpc.http2.max_pings_without_data", 0),

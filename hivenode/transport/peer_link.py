@@ -1,10 +1,11 @@
 """One peer as the calling side sees it: its addresses, and at most one proven connection.
 
 A connection is dialled at its first use: the addresses in turn, the one that worked last first, and the next one beside those
-that are silent. Each dial is a channel of its own, so that no back-off of an earlier failure delays it, and takes exactly the
-certificate that the callee's signed record vouches for. Both sides prove who they are (Challenge, Prove) before anything else is
-said. A connection that broke is dropped whole, and the next use dials afresh. A link that is given up dials no more: a dial that
-is under way then closes what it made.
+that are silent. All who want it wait for one dial, each as long as it likes; the dial goes on without them, so that a peer far
+away is reached by callers that have little time. Each try is a channel of its own, so that no back-off of an earlier failure
+delays it, and takes exactly the certificate that the callee's signed record vouches for. Both sides prove who they are
+(Challenge, Prove) before anything else is said. A connection that broke is dropped whole, and the next use dials afresh. A link
+that is given up ends its dial, which closes what it made.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ from hivenode.identity import Identity, fingerprint, verify_signature
 from hivenode.membership.twins import INSTANCE_CHARACTERS_MAX
 from hivenode.pb import hive_pb2
 from hivenode.runtime.ports import HivePhase, Introduction, PeerAddress
-from hivenode.transport.channels import open_channel
+from hivenode.transport.channels import CONNECT_MS_MAX, open_channel
 from hivenode.transport.metadata import HIVE_ID, PEER_TICKET
 from hivenode.transport.statuses import code_in, error_of
 from hivenode.transport.tls import Certificates, fetch_certificate
 
-DIAL_TIMEOUT_S: Final = 1.0
-"""For one address; a LAN answers in milliseconds."""
+DIAL_TIMEOUT_S: Final = CONNECT_MS_MAX / 1_000
+"""For one try of one address, and for a proof; a try takes some six round trips."""
 NEXT_ADDRESS_S: Final = 0.25
 """Before the next address is tried beside one that is silent, as RFC 8305, section 5, advises: one of a network that is gone
-answers nothing at all. Since each try ends after DIAL_TIMEOUT_S, no more than five go on at once."""
+answers nothing at all. So long, too, before one that failed is tried again while others are silent: a daemon that begins anew
+refuses for a moment."""
 REDIAL_PAUSE_S: Final = 0.05
 """Within it the failure of the last dial answers for the next: hundreds of calls that wait for a dead leader must not dial
 each for itself."""
@@ -338,7 +340,7 @@ class PeerLink:
         self._addresses: tuple[str, ...] = ()
         self._current: Connection | None = None
         self._failure: tuple[float, HiveError] | None = None
-        self._dialling = asyncio.Lock()
+        self._dialling: asyncio.Task[Connection] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._given_up = False
 
@@ -360,15 +362,40 @@ class PeerLink:
     async def connect(self, deadline_s: float) -> Connection:
         """The proven connection, dialled when there is none. Raises NODE_OFFLINE, PEER_REJECTED, WRONG_HIVE."""
         self._check_wanted()
-        current = self._current
-        if current is not None and current.proven_in(self._me.hive_id()):
-            return current
+        connection = self._current
+        if connection is not None and connection.proven_in(self._me.hive_id()):
+            return connection
         try:
-            async with asyncio.timeout(deadline_s), self._dialling:
-                self._check_wanted()
-                return await self._renewed() or await self._dial()
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    connection = await asyncio.shield(self._dialled())
+                    self._check_wanted()
+                    if connection.proven_in(self._me.hive_id()):  # It may be in another hive since the dial began.
+                        return connection
         except TimeoutError:
             raise HiveError(Code.NODE_OFFLINE, f"{self.node_id} did not answer in time") from None
+        except asyncio.CancelledError:
+            if not closed_under_it():
+                raise
+            self._check_wanted()
+            raise HiveError(Code.NODE_OFFLINE, f"the connection to {self.node_id} was closed") from None
+
+    def _dialled(self) -> asyncio.Task[Connection]:
+        """The dial that is under way, or else a new one."""
+        if self._dialling is None or self._dialling.done():
+            self._dialling = asyncio.ensure_future(self._renewed_or_dialled())
+            self._dialling.add_done_callback(self._forget_dial)
+        return self._dialling
+
+    def _forget_dial(self, ended: asyncio.Task[Connection]) -> None:
+        """Lets go of a dial, whose frames would keep what it closed; its failure counts as seen, for nobody may wait any more."""
+        if not ended.cancelled():
+            ended.exception()
+        if self._dialling is ended:
+            self._dialling = None
+
+    async def _renewed_or_dialled(self) -> Connection:
+        return await self._renewed() or await self._dial()
 
     async def _renewed(self) -> Connection | None:
         """The kept connection with a ticket that counts; None when there is none, or it broke, also under another call."""
@@ -391,7 +418,6 @@ class PeerLink:
             except asyncio.CancelledError:
                 if not closed_under_it():
                     raise
-            self._check_wanted()
         return self._current
 
     async def _prove(
@@ -409,39 +435,39 @@ class PeerLink:
         return await prove(channel, self._me, callee, nonce, DIAL_TIMEOUT_S, metadata=metadata)
 
     async def _dial(self) -> Connection:
+        """Tries the addresses until one answers, or each has failed; those that are learned meanwhile too."""
         now = asyncio.get_running_loop().time()
         if self._failure is not None and now < self._failure[0] + REDIAL_PAUSE_S:
             raise HiveError(self._failure[1].code, self._failure[1].message)
-        first = list(self._addresses)
-        """In the next dial: what this one does not get to before its caller's time is over, or the one that worked."""
         tries: dict[asyncio.Task[Meeting], str] = {}
-        failure = HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
+        failures: dict[str, HiveError] = {}
+        """By address, the one that failed the longest ago first."""
+        is_time = False
         try:
-            while first or tries:
-                self._check_wanted()
-                if first:
-                    met = meet(self._me, self._certificates, first[0], DIAL_TIMEOUT_S)
-                    tries[asyncio.ensure_future(met)] = first[0]
-                done, _ = await asyncio.wait(
-                    tries, timeout=NEXT_ADDRESS_S if first else None, return_when=asyncio.FIRST_COMPLETED
-                )
-                del first[:1]
+            while any(address not in failures for address in self._addresses):
+                untried = [it for it in self._addresses if it not in failures and it not in tries.values()]
+                failed = [it for it in failures if it in self._addresses and it not in tries.values()]
+                for address in (untried or (failed if is_time else []))[:1]:
+                    met = meet(self._me, self._certificates, address, DIAL_TIMEOUT_S)
+                    tries[asyncio.ensure_future(met)] = address
+                done, _ = await asyncio.wait(tries, timeout=NEXT_ADDRESS_S, return_when=asyncio.FIRST_COMPLETED)
+                is_time = not done
                 for ended in done:
-                    self._check_wanted()
                     address = tries.pop(ended)
-                    first.insert(0, address)
                     try:
                         self._current = await self._proven(address, ended.result())
-                        return self._current
                     except HiveError as error:
-                        failure = error
-                        first.remove(address)
+                        failures.pop(address, None)
+                        failures[address] = error
+                    else:
+                        self._addresses = tuple(sorted(self._addresses, key=lambda it: it != address))
+                        return self._current
         finally:
             for unwanted in tries:
                 self._soon(_undo(unwanted))
-            self._addresses = tuple(
-                sorted(self._addresses, key=lambda it: first.index(it) if it in first else len(first))
-            )
+        failure = next(
+            reversed(failures.values()), HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
+        )
         self._failure = (asyncio.get_running_loop().time(), failure)
         self._on_unreached(self.node_id)
         raise failure
@@ -450,7 +476,6 @@ class PeerLink:
         """The connection to one that was met. One proof at a time is made: only here, and not in each try."""
         try:
             ticket, hive_id = await self._prove(met.channel, address, met.introduction, met.nonce)
-            self._check_wanted()
         except BaseException:
             self._soon(met.channel.close())
             raise
@@ -479,14 +504,18 @@ class PeerLink:
     def give_up(self) -> None:
         """From now on nobody is given a connection. The one that is there stays until `aclose`, for what ends on it in words."""
         self._given_up = True
+        if self._dialling is not None:
+            self._dialling.cancel()
 
     def _check_wanted(self) -> None:
-        """Raises NODE_OFFLINE when the link was given up. Asked after each wait: nobody would close what is made then."""
+        """Raises NODE_OFFLINE when the link was given up."""
         if self._given_up:
             raise HiveError(Code.NODE_OFFLINE, f"the connection to {self.node_id} was given up")
 
     async def aclose(self) -> None:
         self.give_up()
+        if self._dialling is not None:
+            await asyncio.wait({self._dialling}, timeout=DIAL_TIMEOUT_S)
         if self._current is not None:
             self.drop(self._current)
         if self._closing:

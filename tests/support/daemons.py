@@ -44,7 +44,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 110 << 20),
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", int(CALL_DEADLINE_S * 1_000)),  # How long a connection may take to stand.
     ("grpc.max_reconnect_backoff_ms", 200),
 )
 NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)

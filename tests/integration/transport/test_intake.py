@@ -92,12 +92,16 @@ def _held(client: Client, token: str, count: int) -> list[asyncio.Task[Any]]:
     ]
 
 
-async def _entered(world: World, count: int, users: int = 1) -> None:
-    """Waits until so many calls are under way; the registrations and the logins came before."""
+async def _entered(world: World, calls: list[asyncio.Task[Any]], count: int, users: int = 1) -> None:
+    """Waits until so many of the calls are under way, after registrations and logins. Raises what one of them ended with."""
     async with asyncio.timeout(ANSWER_S):
         while len(world.callers) < count + 2 * users:
             world.entered.clear()
-            await world.entered.wait()
+            entered = asyncio.ensure_future(world.entered.wait())
+            ended, _ = await asyncio.wait({entered, *calls}, return_when=asyncio.FIRST_COMPLETED)
+            entered.cancel()
+            for call in ended - {entered}:
+                call.result()
 
 
 async def test_calls_over_the_bound_of_a_connection_wait_at_the_program_and_another_is_served(
@@ -108,7 +112,7 @@ async def test_calls_over_the_bound_of_a_connection_wait_at_the_program_and_anot
     calls = _held(client, token, 3 * API_STREAMS_MAX)
     other = Client(node.server.api_address)
     try:
-        await _entered(world, API_STREAMS_MAX)
+        await _entered(world, calls, API_STREAMS_MAX)
         answer, _ = await other.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
         assert answer.success
         assert len(world.callers) == API_STREAMS_MAX + 2
@@ -127,7 +131,7 @@ async def test_one_connection_from_another_machine_with_too_many_calls_is_refuse
     remote = Client(node.server.peer_address, node.peer_channel)
     calls = _held(remote, token, CONNECTION_CALLS_MAX)
     try:
-        await _entered(world, CONNECTION_CALLS_MAX)
+        await _entered(world, calls, CONNECTION_CALLS_MAX)
         error = await remote.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
         assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
         answer, _ = await client.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
@@ -152,7 +156,7 @@ async def test_strangers_together_leave_room_for_members(world: World, client: C
         world.gate = asyncio.Event()
         strangers = [Client(callee.server.peer_address, callee.peer_channel) for _ in range(3)]
         calls = [call for each in strangers for call in _held(each, token, 1)]
-        await _entered(world, 3)
+        await _entered(world, calls, 3)
         one_more = Client(callee.server.peer_address, callee.peer_channel)
         error = await one_more.failing("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
         assert code_of(error) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2009, "retry")
@@ -231,7 +235,7 @@ async def test_strangers_and_the_programs_of_the_machine_take_no_place_of_each_o
         many, one = (remote, program) if busy == "the peer port" else (program, remote)
         calls = _held(many, token, 3)
         try:
-            await _entered(world, 3)
+            await _entered(world, calls, 3)
             answer, _ = await one.call("GetBalance", nodepool_pb2.GetBalanceRequest(), token)
             assert answer.success
         finally:
@@ -273,7 +277,7 @@ async def test_slow_uploads_of_users_take_no_place_of_a_workers_results(world: W
         ]
         for upload in uploads:
             await upload.write(hive_pb2.UploadTaskPiece(header=hive_pb2.UploadTaskHeader(task_id="t")))
-        await _entered(world, PLACES_MAX, len(tokens))
+        await _entered(world, [], PLACES_MAX, len(tokens))
         data = b"a result"
         blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
@@ -317,7 +321,7 @@ async def test_one_user_makes_no_more_than_half_of_the_large_answers(
         )
         for _ in range(2 * BULKY_AT_ONCE_MAX)
     ]
-    await _entered(world, BULKY_OF_ONE_MAX, users=2)
+    await _entered(world, calls, BULKY_OF_ONE_MAX, users=2)
     answer, _ = await client.call("GetTaskResult", nodepool_pb2.GetTaskResultRequest(task_id="t"), anothers)
     assert len(answer.result_data) == 1 << 20
     assert len(world.callers) == BULKY_OF_ONE_MAX + 4

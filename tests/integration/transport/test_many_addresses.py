@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 from hivenode.config import split_address
 from hivenode.errors import Code, HiveError
@@ -12,58 +11,23 @@ from hivenode.runtime.ports import PeerAddress
 from hivenode.transport.peer_link import ADDRESSES_MAX, DIAL_TIMEOUT_S
 from tests.integration.transport.parts import DEADLINE_S, nodes
 from tests.integration.transport.peer_calls import failure_of
+from tests.integration.transport.silent import silent
 from tests.support.relay import relay
-
-
-class _Silent:
-    """Takes connections, and says nothing on them."""
-
-    def __init__(self) -> None:
-        self.taken: list[asyncio.Task[None]] = []
-        self.one_came = asyncio.Event()
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.taken.append(task)
-        self.one_came.set()
-        with contextlib.suppress(OSError):
-            while await reader.read(1 << 16):
-                pass
-        writer.close()
-
-    async def all_ended(self) -> None:
-        """Waits until whoever came has closed its connection."""
-        async with asyncio.timeout(DEADLINE_S):
-            await self.one_came.wait()
-            await asyncio.wait(self.taken)
-
-
-@contextlib.asynccontextmanager
-async def _silent(count: int, port: int = 0) -> AsyncIterator[tuple[_Silent, tuple[str, ...]]]:
-    """So many addresses at which nothing is said."""
-    there = _Silent()
-    servers = [await asyncio.start_server(there.take, "127.0.0.1", port) for _ in range(count)]
-    try:
-        yield there, tuple(f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers)
-    finally:
-        for server in servers:
-            server.close()
 
 
 async def test_a_peer_is_reached_behind_more_silent_addresses_than_there_is_time_to_wait_for() -> None:
     count = 9
-    async with nodes(2) as (a, b), _silent(count) as (there, silent):
-        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(*silent, b.server.peer_address)))
+    async with nodes(2) as (a, b), silent(count) as (there, mute):
+        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(*mute, b.server.peer_address)))
         connection = await link.connect(count * DIAL_TIMEOUT_S * 0.7)
         assert connection.address == link.addresses[0] == b.server.peer_address
-        assert sorted(link.addresses[1:]) == sorted(silent)
+        assert sorted(link.addresses[1:]) == sorted(mute)
         await there.all_ended()
 
 
 async def test_callers_that_cannot_wait_for_all_addresses_reach_the_last_of_them_together() -> None:
-    async with nodes(2) as (a, b), _silent(ADDRESSES_MAX - 1) as (there, silent):
-        peer = PeerAddress(node_id=b.id, addresses=(*silent, b.server.peer_address))
+    async with nodes(2) as (a, b), silent(ADDRESSES_MAX - 1) as (there, mute):
+        peer = PeerAddress(node_id=b.id, addresses=(*mute, b.server.peer_address))
         link = a.peers.link_to(peer)
         reached = None
         for _ in range(ADDRESSES_MAX):
@@ -83,14 +47,14 @@ async def test_a_peer_that_fell_silent_where_it_was_is_reached_elsewhere_and_not
             connection = await link.connect(DEADLINE_S)
             assert connection.address == address
         link.drop(connection)
-        async with _silent(1, split_address(address)[1]) as (there, _):
+        async with silent(1, split_address(address)[1]) as (there, _):
             assert (await link.connect(DEADLINE_S)).address == b.server.peer_address
             await there.all_ended()
 
 
 async def test_a_peer_that_is_given_up_behind_a_silent_address_is_not_reached_behind_it() -> None:
-    async with nodes(2) as (a, b), _silent(1) as (there, silent):
-        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(*silent, b.server.peer_address)))
+    async with nodes(2) as (a, b), silent(1) as (there, mute):
+        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(*mute, b.server.peer_address)))
         callers = [
             asyncio.ensure_future(failure_of(link.connect(DEADLINE_S))) for _ in range(2)
         ]  # One waits for the other.
