@@ -1,10 +1,13 @@
-"""The reads that wait at one member: one question to the leader at a time, and then until its answer is applied here.
+"""The reads that wait at one member: questions to the leader, and then until what it answers is applied here.
 
 | a read | goes on when |
 |---|---|
-| waits | no question is under way, or the last got no answer for `READ_RETRY_MS` |
-| asked | the question is confirmed with an index |
+| waits | no question is under way, or the last one is `READ_RETRY_MS` old |
+| asked | its question, or a later one, is confirmed with an index |
 | confirmed | that index is applied here |
+
+A question that is not answered soon may be lost, or the leader may be far away or busy. So it is asked again for the same reads,
+and its own answer still counts: where answers take longer than that, none would ever do otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from hivenode.consensus import ReadState
 from hivenode.errors import HiveError
 
 READ_RETRY_MS: Final = 300
-"""A read whose question or answer got lost is asked again after two heartbeats."""
+"""A read whose question or answer may be lost is asked again after two heartbeats."""
+QUESTIONS_MAX: Final = 16
+"""Of one member under way; the answer to an earlier one comes after nearly five seconds, and counts no more."""
 
 Read = asyncio.Future[None]
 
@@ -45,28 +50,35 @@ class Reads:
 
     def ask(self, now_ms: int) -> None:
         """Asks for all that wait. Those that come while a question is under way share the next, as writes share an fsync."""
-        if not self._waiting or (self._asked and now_ms - self._asked_ms < READ_RETRY_MS):
+        if self._asked and now_ms - self._asked_ms < READ_RETRY_MS:
             return
-        # What got no answer in that time was lost, and its readers ask again.
-        self._asked.clear()
-        reads = [read for read in self._waiting if not read.done()]
+        asked = next(reversed(self._asked.values()), [])
+        reads = [read for read in (*asked, *self._waiting) if not read.done()]
         self._waiting = []
         if not reads:
+            self._asked.clear()
             return
         self._asked_ms = now_ms
         self._sequence += 1
         context = f"{self._origin}:{self._sequence}".encode()
         try:
             self._ask(context)
-        except HiveError:
-            return  # There is no leader to ask; each reader asks again until its own deadline.
+        except HiveError:  # There is no leader to ask by now.
+            self._asked.clear()
+            self._waiting = reads
+            return
         self._asked[context] = reads
+        if len(self._asked) > QUESTIONS_MAX:
+            del self._asked[next(iter(self._asked))]
 
     def confirm(self, state: ReadState, applied_index: int) -> None:
         """An answer came."""
-        reads = self._asked.pop(state.context, None)
+        reads = self._asked.get(state.context)
         if reads is None:
             return
+        while next(iter(self._asked)) != state.context:  # A question is for the reads of those before it, too.
+            del self._asked[next(iter(self._asked))]
+        del self._asked[state.context]
         if state.index <= applied_index:
             _finish(reads)
         else:
@@ -78,8 +90,9 @@ class Reads:
         while self._confirmed and self._confirmed[0][0] <= applied_index:
             _finish(heapq.heappop(self._confirmed)[2])
 
-    def forget_questions(self) -> None:
-        """Questions to an earlier leader are never answered; their readers ask again."""
+    def ask_anew(self) -> None:
+        """Questions to an earlier leader are never answered: they are put to the next one."""
+        self._waiting = [*next(reversed(self._asked.values()), []), *self._waiting]
         self._asked.clear()
 
 

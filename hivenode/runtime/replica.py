@@ -286,20 +286,19 @@ class Replica:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
-        while True:
-            read: Read = loop.create_future()
-            self._reads.add(read)
-            self._wake.set()
-            left = end - loop.time()
-            try:
-                async with asyncio.timeout(min(READ_RETRY_MS / 1_000, max(left, 0.0))):
-                    await read
-                return
-            except TimeoutError:
-                if loop.time() >= end or self._stopping:
+        read: Read = loop.create_future()
+        self._reads.add(read)
+        try:
+            while not read.done():
+                left = end - loop.time()
+                if left <= 0 or self._stopping:
                     raise HiveError(
                         Code.NO_LEADER, "no leader answered: a majority of the voters cannot be reached; ask again"
-                    ) from None
+                    )
+                self._wake.set()
+                await asyncio.wait({read}, timeout=min(READ_RETRY_MS / 1_000, left))
+        finally:
+            read.cancel()
 
     async def make_snapshot(self) -> MadeSnapshot:
         """Copies the agreed state as of now, or a little later, into a file.
@@ -362,7 +361,6 @@ class Replica:
             await self._fetcher.aclose()
             await self._work.wait()
             self._proposals.fail("this node is shutting down")
-            self._reads.forget_questions()
 
     async def stop(self) -> None:
         """Asks `run` to end; everything acknowledged is in the log already."""
@@ -466,7 +464,7 @@ class Replica:
                 _log.info("this member leads", hive=self._log.hive_id, member=self.member_id, term=self._raw.term)
             if not self.leads:
                 self._proposals.fail("this node stopped leading")
-                self._reads.forget_questions()
+            self._reads.ask_anew()
             self._leader_changed.set()
             self._tell_leadership()
         for message in now.messages:

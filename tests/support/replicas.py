@@ -58,6 +58,8 @@ class Member:
         self.log = LogStore(folder / "log")
         self.state = StateStore(folder / self.log.state_folder)
         self.snapshots = SnapshotFolder(folder, self.log, self.state)
+        self.way_s = 0.0
+        """How long what this member says is on the way."""
         self.break_after = 0
         self.fetched_from: list[int] = []
         self.fetching = asyncio.Event()
@@ -115,7 +117,10 @@ class Member:
     def send(self, message: Message) -> None:
         target = self.network.get(message.to)
         if target is not None and self.id in self.network:
-            target.replica.receive(message)
+            if self.way_s:
+                asyncio.get_running_loop().call_later(self.way_s, target.replica.receive, message)
+            else:
+                target.replica.receive(message)
 
     def start(self, born: bool = False) -> Member:
         self.replica.subscribe(self.events.extend)

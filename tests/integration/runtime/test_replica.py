@@ -13,6 +13,7 @@ from hivenode.errors import Code, HiveError
 from hivenode.pool import queries
 from hivenode.pool.commands import OpenSession, RegisterUser, Transfer
 from hivenode.pool.events import StateReplaced
+from hivenode.runtime.reads import READ_RETRY_MS
 from hivenode.runtime.replica import APPLIED_AT_ONCE
 from tests.support.replicas import (
     DEADLINE_S,
@@ -34,6 +35,18 @@ async def test_three_members_agree_and_a_follower_reads_what_was_acknowledged(tm
         leader = await leader_of(members)
         reply = await register(leader, "alice")
         assert not reply.refused
+        for member in members:
+            await member.replica.read_barrier(DEADLINE_S)
+            assert queries.balance(member.replica.view(), "alice") == 1000
+
+
+async def test_members_far_apart_read_what_was_acknowledged(tmp_path: Path) -> None:
+    """An answer takes longer than it takes until the question is asked again."""
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        await register(leader, "alice")
+        for member in members:
+            member.way_s = 0.6 * READ_RETRY_MS / 1_000
         for member in members:
             await member.replica.read_barrier(DEADLINE_S)
             assert queries.balance(member.replica.view(), "alice") == 1000
