@@ -1,5 +1,6 @@
 """Hosts of one's own: network namespaces on a bridge, which itself lies in a namespace, so that the machine's own network is
-never touched. `lan(n)` gives `n` hosts, each with an `eth0` and an address; all is gone when it ends.
+never touched. `lan(n)` gives `n` hosts, each with an `eth0` and an address; all is gone when it ends. Those of `far_apart` are
+joined by a switch that takes its time.
 
 Names bear the process id of the test run, so that runs side by side do not meet, and what a killed run left behind is told
 from what is in use.
@@ -12,6 +13,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,9 +44,7 @@ def _remove_leftovers() -> None:
     for path in NETNS.iterdir() if NETNS.is_dir() else ():
         pid = _run_of(path.name)
         if pid is not None and not Path(f"/proc/{pid}").exists():
-            subprocess.run(
-                ["ip", "netns", "del", path.name], capture_output=True, timeout=COMMAND_DEADLINE_S, check=False
-            )
+            _remove(path.name)
 
 
 @dataclass
@@ -135,6 +135,11 @@ class Lan:
             if other is not host:
                 self.cut(host, other)
 
+    def stop(self) -> None:
+        """Kills what `popen` started on the hosts and still runs."""
+        for host in self.hosts:
+            host.stop()
+
     def heal(self) -> None:
         """Takes back every `cut`, `isolate` and `loss`."""
         for host in self.hosts:
@@ -143,46 +148,85 @@ class Lan:
 
 @contextmanager
 def lan(n: int) -> Iterator[Lan]:
-    """`n` hosts with addresses of one /24 that no other `lan` of this process has.
+    """`n` hosts with addresses of one /24 that no other network of this process has.
 
     Skips the test (fails under CI) where there is no root, `ip`, `nsenter` or `iptables`.
     """
+    with _hosts(n) as made:
+        bridge = made[0].name.removesuffix("h0") + "br"
+        _command("ip", "netns", "add", bridge)
+        try:
+            _command(
+                "ip", "-n", bridge, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0"
+            )
+            _command("ip", "-n", bridge, "link", "set", "br0", "up")
+            for host in made:
+                _connect(bridge, host)
+            yield made
+        finally:
+            made.stop()
+            _remove(bridge)
+
+
+@contextmanager
+def far_apart(n: int, way_s: float) -> Iterator[Lan]:
+    """As `lan`, but whatever a host says is on its way for so long, as over the sea.
+
+    Skips the test (fails under CI) without TUN devices as well.
+    """
+    require(Path("/dev/net/tun").exists(), "/dev/net/tun, for a network that takes its time")
+    with _hosts(n) as made:
+        argv = [sys.executable, "-m", "tests.support.programs.slow_switch", str(way_s)]
+        argv += [f"{host.name}={host.address}" for host in made]
+        switch = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        try:
+            assert switch.stdout is not None
+            assert switch.stdout.readline() == "up\n"
+            for host in made:
+                _bring_up(host)
+                _command("ip", "-n", host.name, "route", "add", "224.0.0.0/4", "dev", "eth0")
+            yield made
+        finally:
+            made.stop()
+            switch.kill()
+            switch.communicate(timeout=COMMAND_DEADLINE_S)
+
+
+@contextmanager
+def _hosts(n: int) -> Iterator[Lan]:
+    """`n` hosts that nothing joins yet."""
     require(os.geteuid() == 0, "root, for network namespaces")
     for tool in ("ip", "nsenter", "iptables"):
         require(shutil.which(tool) is not None, f"the program {tool}, for network namespaces")
     _remove_leftovers()
     number = next(_numbers)
     subnet = f"10.{50 + number // 250 % 200}.{1 + number % 250}"
-    base = f"{PREFIX}-{os.getpid()}-{number}"
-    names: list[str] = []
-    hosts: list[Host] = []
+    made = Lan(hosts=[])
     try:
-        bridge = f"{base}-br"
-        _command("ip", "netns", "add", bridge)
-        names.append(bridge)
-        _command(
-            "ip", "-n", bridge, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0"
-        )
-        _command("ip", "-n", bridge, "link", "set", "br0", "up")
         for index in range(n):
-            name = f"{base}-h{index}"
-            _command("ip", "netns", "add", name)
-            names.append(name)
-            _connect(bridge, name, index, f"{subnet}.{index + 1}")
-            hosts.append(Host(name=name, address=f"{subnet}.{index + 1}", index=index))
-        yield Lan(hosts=hosts)
+            host = Host(name=f"{PREFIX}-{os.getpid()}-{number}-h{index}", address=f"{subnet}.{index + 1}", index=index)
+            _command("ip", "netns", "add", host.name)
+            made.hosts.append(host)
+        yield made
     finally:
-        for host in hosts:
-            host.stop()
-        for name in reversed(names):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=COMMAND_DEADLINE_S, check=False)
+        made.stop()
+        for host in made:
+            _remove(host.name)
 
 
-def _connect(bridge: str, name: str, index: int, address: str) -> None:
+def _remove(namespace: str) -> None:
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True, timeout=COMMAND_DEADLINE_S, check=False)
+
+
+def _connect(bridge: str, host: Host) -> None:
     # Both ends are born inside their namespaces: no name of theirs is ever seen in the machine's own one.
-    port = f"port{index}"
-    _command("ip", "-n", bridge, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+    port = f"port{host.index}"
+    _command("ip", "-n", bridge, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host.name)
     _command("ip", "-n", bridge, "link", "set", port, "master", "br0", "up")
-    _command("ip", "-n", name, "address", "add", f"{address}/24", "broadcast", "+", "dev", "eth0")
-    _command("ip", "-n", name, "link", "set", "lo", "up")
-    _command("ip", "-n", name, "link", "set", "eth0", "up")
+    _bring_up(host)
+
+
+def _bring_up(host: Host) -> None:
+    _command("ip", "-n", host.name, "address", "add", f"{host.address}/24", "broadcast", "+", "dev", "eth0")
+    _command("ip", "-n", host.name, "link", "set", "lo", "up")
+    _command("ip", "-n", host.name, "link", "set", "eth0", "up")
