@@ -32,6 +32,7 @@ from hivenode.pool.context import Context
 from hivenode.pool.records import NodeRights, TaskRecord, TaskState
 from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.member_gate import MemberGate
+from hivenode.runtime.reads import Reads
 from hivenode.runtime.stores import LogWrite, MadeSnapshot
 from hivenode.storage.sealed_row import SEAL_BYTES
 from simulations import admission, digests, disk, hive_life, scenarios, steward
@@ -161,11 +162,12 @@ def reads_without_quorum() -> Any:
 def reads_without_waiting() -> Any:
     """A confirmed read is answered before its index is applied."""
 
-    def hasty(self: Replica, state: Any) -> None:
-        for read in self._asked.pop(state.context, []):
-            read.settle(None)
+    confirm = Reads.confirm
 
-    return _replaced(Replica, "_read_confirmed", hasty)
+    def hasty(self: Reads, state: Any, applied_index: int) -> None:
+        confirm(self, state, max(applied_index, state.index))
+
+    return _replaced(Reads, "confirm", hasty)
 
 
 def conflict_not_truncated() -> Any:

@@ -9,7 +9,6 @@ compacted up to what was synced, and whoever needs what is gone is offered a sna
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from hivenode.consensus import (
     RaftConfig,
     RaftStatus,
     RawNode,
-    ReadState,
     Ready,
     Role,
     Snapshot,
@@ -42,6 +40,7 @@ from hivenode.pool.commands import Envelope, Reply
 from hivenode.pool.events import Event, StateReplaced
 from hivenode.pool.state_machine import apply
 from hivenode.runtime.copies import QuorumCopies, SecondCopies, has_one_voter
+from hivenode.runtime.reads import READ_RETRY_MS, Reads
 from hivenode.runtime.stores import Flush, LogBase, LogWrite, PreparedState
 from simulations.calls import Failure, OnWritten, Write, Written
 from simulations.disk import Chore, StateView
@@ -57,9 +56,8 @@ PROPOSALS_MAX: Final = 4_096
 COMMITTED_BYTES_MAX: Final = 128 << 10
 COMMIT_DELAY_MS: Final = 10
 FLUSH_DELAY_US: Final = 100 * MS
-READ_RETRY_US: Final = 300 * MS
 STALLED_TIMEOUTS: Final = 2
-"""These seven are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
+"""These six are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
 VALIDATED_EVERY: Final = 16
 """The core checks itself after every so many rounds, and after each that it leads or changes its role in."""
 
@@ -79,13 +77,16 @@ class _Proposal:
 
 @dataclass(slots=True, eq=False)
 class _ReadCall:
-    done: Callable[[Failure | None], None] | None
+    told: Callable[[Failure | None], None] | None
     deadline_us: int
 
-    def settle(self, failure: Failure | None) -> None:
-        done, self.done = self.done, None
-        if done is not None:
-            done(failure)
+    def done(self) -> bool:
+        return self.told is None
+
+    def set_result(self, failure: Failure | None, /) -> None:
+        told, self.told = self.told, None
+        if told is not None:
+            told(failure)
 
 
 @dataclass(slots=True, eq=False)
@@ -126,12 +127,9 @@ class Replica:
         self._must_campaign = born
         self._messages: deque[Message] = deque()
         self._proposals: deque[_Proposal] = deque()
-        self._reads: list[_ReadCall] = []
+        self._reads: Final = Reads(f"{self.member_id}:{node.boots}", self.raw.read_index)
         self._lost: list[MemberId] = []
         self._agreeing: dict[int, _Proposal] = {}
-        self._asked: dict[bytes, list[_ReadCall]] = {}
-        self._applying: list[tuple[int, int, list[_ReadCall]]] = []
-        self._sequence = 0
         self._running = False
         self._writing: Ready | None = None
         self._stalled_ms = STALLED_TIMEOUTS * high_ms
@@ -217,16 +215,17 @@ class Replica:
     def read_barrier(self, deadline_us: int, done: Callable[[Failure | None], None]) -> None:
         """Calls `done(None)` when all that was acknowledged before the call is applied here."""
         call = _ReadCall(done, deadline_us)
-        self._ask(call)
+        self._reads.add(call)
+        self._look_after(call)
 
-    def _ask(self, call: _ReadCall) -> None:
-        if call.done is None:
+    def _look_after(self, call: _ReadCall) -> None:
+        if call.done():
             return
         if self._engine.now_us >= call.deadline_us:
-            call.settle(Failure(code=Code.NO_LEADER, text="no leader answered"))
+            call.set_result(Failure(code=Code.NO_LEADER, text="no leader answered"))
             return
-        self._reads.append(call)
-        self._node.at(min(self._engine.now_us + READ_RETRY_US, call.deadline_us), lambda: self._ask(call))
+        again_us = min(self._engine.now_us + READ_RETRY_MS * MS, call.deadline_us)
+        self._node.at(again_us, lambda: self._look_after(call))
         self.wake()
 
     # --- the loop --------------------------------------------------------------------------------------------------
@@ -245,7 +244,7 @@ class Replica:
             raw.tick(now_ms)
             if self._messages:
                 self._take_messages(now_ms)
-            self._take_inbox()
+            self._take_inbox(now_ms)
             if self._writing is not None:
                 self._go_on_meanwhile(self._writing)
                 break
@@ -297,9 +296,9 @@ class Replica:
                 heard(message.from_, now_ms)
             self.raw.step(message)
 
-    def _take_inbox(self) -> None:
+    def _take_inbox(self, now_ms: int) -> None:
         if self._copies.deadline_ms is not None:
-            self._copies.release(self.raw.status(), self._node.clock.monotonic_ms())
+            self._copies.release(self.raw.status(), now_ms)
         if self._lost:
             for member in self._lost:
                 if member == self.leader:
@@ -308,10 +307,7 @@ class Replica:
             self._lost.clear()
         while self._proposals:
             self._append(self._proposals.popleft())
-        if self._reads:
-            reads = [read for read in self._reads if read.done is not None]
-            self._reads = []
-            self._ask_core(reads)
+        self._reads.ask(now_ms)
 
     def _step_fetched(self, fetched: _Fetched) -> None:
         if not fetched.stepped:
@@ -339,17 +335,6 @@ class Replica:
             return
         proposal.term = self.raw.term
         self._agreeing[proposal.index] = proposal
-
-    def _ask_core(self, reads: list[_ReadCall]) -> None:
-        if not reads:
-            return
-        self._sequence += 1
-        context = f"{self.member_id}:{self._node.boots}:{self._sequence}".encode()
-        try:
-            self.raw.read_index(context)
-        except HiveError:
-            return
-        self._asked[context] = reads
 
     def _carry_out(self, ready: Ready) -> None:
         self._rounds += 1
@@ -380,7 +365,7 @@ class Replica:
         for message in now.messages:
             self._node.send_message(message)
         for state in now.read_states:
-            self._read_confirmed(state)
+            self._reads.confirm(state, self.applied_index)
 
     def _take_soft_state(self, soft: SoftState, tail: tuple[Entry, ...]) -> None:
         self.raw.validate_state()
@@ -393,6 +378,7 @@ class Replica:
             self._engine.detail(f"{self.member_id} is {soft.role.value}, its leader {soft.leader}")
         if not self.leads:
             self._fail_proposals()
+        self._reads.ask_anew()
         for listener in tuple(self.leadership_listeners):
             listener()
 
@@ -435,9 +421,7 @@ class Replica:
                     told(entry.index, self.view.chained_digest)
             self._settle(entry, reply)
         self._want_flush()
-        while self._applying and self._applying[0][0] <= self.applied_index:
-            for read in heapq.heappop(self._applying)[2]:
-                read.settle(None)
+        self._reads.applied(self.applied_index)
         if events:
             batch = tuple(events)
             for listener in tuple(self.listeners):
@@ -468,23 +452,11 @@ class Replica:
         else:
             acknowledge(self._quorums.copies(entry.index, self.conf))
 
-    def _read_confirmed(self, state: ReadState) -> None:
-        reads = self._asked.pop(state.context, None)
-        if reads is None:
-            return
-        if state.index <= self.applied_index:
-            for read in reads:
-                read.settle(None)
-        else:
-            self._sequence += 1
-            heapq.heappush(self._applying, (state.index, self._sequence, reads))
-
     def _fail_proposals(self) -> None:
         failed = [*self._agreeing.values(), *self._proposals]
         self._agreeing.clear()
         self._proposals.clear()
         self._copies.release_all()
-        self._asked.clear()
         for proposal in failed:
             code = Code.OUTCOME_UNKNOWN if proposal.index else Code.NO_LEADER
             proposal.settle(Failure(code=code, text="this node stopped leading"))
@@ -622,9 +594,7 @@ class Replica:
         self._node.tainted = self._node.world.is_tainted(snapshot)
         self._checks.installed(self._node, self.applied_index, self._applied_term, self.view, self.conf)
         self._checks.persisted(self._node.name, ready.entries, self._disk.log)
-        while self._applying and self._applying[0][0] <= self.applied_index:
-            for read in heapq.heappop(self._applying)[2]:
-                read.settle(None)
+        self._reads.applied(self.applied_index)
         self._running = True
         for listener in tuple(self.listeners):
             listener((StateReplaced(index=self.applied_index),))

@@ -12,10 +12,9 @@ and its own answer still counts: where answers take longer than that, none would
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from hivenode.consensus import ReadState
 from hivenode.errors import HiveError
@@ -25,7 +24,13 @@ READ_RETRY_MS: Final = 300
 QUESTIONS_MAX: Final = 16
 """Of one member under way; the answer to an earlier one comes after nearly five seconds, and counts no more."""
 
-Read = asyncio.Future[None]
+
+class Read(Protocol):
+    """One who waits, as a future does. `done` is true as well when the caller has gone."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: None, /) -> None: ...
 
 
 class Reads:
@@ -50,7 +55,7 @@ class Reads:
 
     def ask(self, now_ms: int) -> None:
         """Asks for all that wait. Those that come while a question is under way share the next, as writes share an fsync."""
-        if self._asked and now_ms - self._asked_ms < READ_RETRY_MS:
+        if not (self._waiting or self._asked) or (self._asked and now_ms - self._asked_ms < READ_RETRY_MS):
             return
         asked = next(reversed(self._asked.values()), [])
         reads = [read for read in (*asked, *self._waiting) if not read.done()]

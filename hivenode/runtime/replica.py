@@ -64,7 +64,7 @@ from hivenode.runtime.inbox import Fetched, Inbox, LeaderLost, Proposal, Transfe
 from hivenode.runtime.log_writing import LogWriting
 from hivenode.runtime.own_work import OwnWork
 from hivenode.runtime.proposals import Proposals
-from hivenode.runtime.reads import READ_RETRY_MS, Read, Reads
+from hivenode.runtime.reads import READ_RETRY_MS, Reads
 from hivenode.runtime.snapshots import FetchSnapshot, SnapshotFetcher
 from hivenode.runtime.state_writing import StateWriting
 from hivenode.runtime.stores import (
@@ -286,7 +286,7 @@ class Replica:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
-        read: Read = loop.create_future()
+        read: asyncio.Future[None] = loop.create_future()
         self._reads.add(read)
         try:
             while not read.done():

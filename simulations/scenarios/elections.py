@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hivenode.consensus.messages import TimeoutNow
 from hivenode.pool.commands import Sweep
-from simulations.calls import Write
+from simulations.calls import Failure, Write
 from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
 from simulations.network import Weather
@@ -111,6 +111,27 @@ def reads_at_a_leader_that_hears_of_no_other(seed: int) -> str:
         stage.run(3 * SECOND)
         stage.mend()
         stage.run(2 * SECOND)
+    return stage.finish()
+
+
+def machines_far_apart(seed: int) -> str:
+    """Round trips are longer than it takes until a read is asked again: each read is answered, and a dead leader replaced."""
+    stage = Stage(seed, whole=False)
+    stage.world.network.weather = Weather(late=1_000, late_us=(180 * MS, 220 * MS))
+    stage.until_whole()
+    for _ in range(3):
+        told: list[Failure | None] = []
+        electorate = [stage.leader(), *stage.voters()]
+        for node in electorate:
+            stage.replica(node).read_barrier(stage.engine.now_us + 10 * SECOND, told.append)
+        count = len(electorate)
+        stage.until(lambda told=told, count=count: len(told) == count, "all are told", 11 * SECOND)  # type: ignore[misc]
+        demand(not any(told), f"a read without an answer: {told}")
+        leader = stage.leader()
+        leader.crash()
+        stage.until_other_leads(leader, 20 * SECOND)
+        leader.boot()
+        stage.until_commits(5, 60 * SECOND)
     return stage.finish()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hivenode.consensus import ReadState
 from hivenode.errors import Code, HiveError
-from hivenode.runtime.reads import QUESTIONS_MAX, READ_RETRY_MS, Read, Reads
+from hivenode.runtime.reads import QUESTIONS_MAX, READ_RETRY_MS, Reads
 
 
 class Asked:
@@ -25,8 +25,8 @@ class Asked:
             raise HiveError(Code.NO_LEADER, "nobody leads")
         self.questions.append(context)
 
-    def read(self) -> Read:
-        read: Read = asyncio.get_running_loop().create_future()
+    def read(self) -> asyncio.Future[None]:
+        read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reads.add(read)
         self.reads.ask(self.now_ms)
         return read
