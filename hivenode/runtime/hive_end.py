@@ -9,6 +9,7 @@ nothing is in it, so whoever missed it has nothing in its log either, and that i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -218,8 +219,8 @@ class HiveEnd:
             if not self._local.hive_id() or self.leaving or self._local.knows_leader():
                 continue
             for peer in self._local.hive_nodes()[:SOUGHT_MAX]:
-                for address in peer.addresses:
-                    try:
-                        self.meet(address, await self._peers.introduce(address, SEEK_DEADLINE_S))
-                    except HiveError:
-                        continue
+                await asyncio.gather(*(self._seek(address) for address in peer.addresses))
+
+    async def _seek(self, address: str) -> None:
+        with contextlib.suppress(HiveError):
+            self.meet(address, await self._peers.introduce(address, SEEK_DEADLINE_S))

@@ -347,16 +347,16 @@ class HiveLife:
     async def _has_older_twin(self) -> bool:
         """Calls the addresses that this node's disk has of it and that are not its own: nobody should be there."""
         known = self._local.own_entry()
-        for address in known.addresses if known is not None else ():
-            if address in self._local.addresses:
-                continue
+        others = [it for it in (known.addresses if known is not None else ()) if it not in self._local.addresses]
+
+        async def is_twin(address: str) -> bool:
             try:
                 intro = await self._peers.introduce(address, ASK_DEADLINE_S)
             except HiveError:
-                continue
-            if intro.record.node_id == self._local.node_id and self._meet_own_key(address, intro):
-                return True
-        return False
+                return False
+            return intro.record.node_id == self._local.node_id and self._meet_own_key(address, intro)
+
+        return any(await asyncio.gather(*(is_twin(address) for address in others)))
 
     async def _invite(self, peer: PeerAddress, hive_id: str) -> None:
         try:

@@ -42,8 +42,11 @@ DIAL_TIMEOUT_S: Final = CONNECT_MS_MAX / 1_000
 """For one try of one address, and for a proof; a try takes some six round trips."""
 NEXT_ADDRESS_S: Final = 0.25
 """Before the next address is tried beside one that is silent, as RFC 8305, section 5, advises: one of a network that is gone
-answers nothing at all. So long, too, before one that failed is tried again while others are silent: a daemon that begins anew
-refuses for a moment."""
+answers nothing at all. So long, too, before one that could not be reached is tried again while others are silent: a daemon that
+begins anew refuses for a moment."""
+SILENT_S: Final = 1.0
+"""Before one that is silent is tried once more beside that: a try whose first packet was lost says the next one a second later,
+and then two, so that a machine that comes back would be found late."""
 REDIAL_PAUSE_S: Final = 0.05
 """Within it the failure of the last dial answers for the next: hundreds of calls that wait for a dead leader must not dial
 each for itself."""
@@ -314,12 +317,21 @@ async def prove(
         raise error_of(error, str(callee.node_id)) from error
 
 
-async def _undo(attempt: asyncio.Task[Meeting]) -> None:
+async def _tried(me: Self, certificates: Certificates, address: str) -> Meeting | HiveError:
+    """What a try comes to. A failure is made anew: with its frames it would keep the call, and so the connection, which gRPC
+    closes when nothing is left of its calls, until the garbage collector comes by."""
+    try:
+        return await meet(me, certificates, address, DIAL_TIMEOUT_S)
+    except HiveError as error:
+        return HiveError(error.code, error.message)
+
+
+async def _undo(attempt: asyncio.Task[Meeting | HiveError]) -> None:
     """Leaves nothing open of a try that is not wanted any more, also when it met somebody."""
     attempt.cancel()
     await asyncio.wait({attempt})
-    if not attempt.cancelled() and attempt.exception() is None:
-        await attempt.result().channel.close()
+    if not attempt.cancelled() and isinstance(met := attempt.result(), Meeting):
+        await met.channel.close()
 
 
 class PeerLink:
@@ -395,7 +407,10 @@ class PeerLink:
             self._dialling = None
 
     async def _renewed_or_dialled(self) -> Connection:
-        return await self._renewed() or await self._dial()
+        made = await self._renewed() or await self._dial()
+        if isinstance(made, HiveError):
+            raise made
+        return made
 
     async def _renewed(self) -> Connection | None:
         """The kept connection with a ticket that counts; None when there is none, or it broke, also under another call."""
@@ -434,48 +449,69 @@ class PeerLink:
             raise HiveError(Code.PEER_REJECTED, f"{address} is {callee.node_id}, not {self.node_id}")
         return await prove(channel, self._me, callee, nonce, DIAL_TIMEOUT_S, metadata=metadata)
 
-    async def _dial(self) -> Connection:
-        """Tries the addresses until one answers, or each has failed; those that are learned meanwhile too."""
-        now = asyncio.get_running_loop().time()
-        if self._failure is not None and now < self._failure[0] + REDIAL_PAUSE_S:
-            raise HiveError(self._failure[1].code, self._failure[1].message)
-        tries: dict[asyncio.Task[Meeting], str] = {}
+    async def _dial(self) -> Connection | HiveError:
+        """Tries the addresses until one answers, or each has failed; those that are learned meanwhile too.
+
+        A failure is returned, and not raised: see `_tried`.
+        """
+        loop = asyncio.get_running_loop()
+        if self._failure is not None and loop.time() < self._failure[0] + REDIAL_PAUSE_S:
+            return HiveError(self._failure[1].code, self._failure[1].message)
+        tries: dict[asyncio.Task[Meeting | HiveError], str] = {}
+        begun: dict[str, float] = {}
         failures: dict[str, HiveError] = {}
-        """By address, the one that failed the longest ago first."""
+        """By address, the last failure last."""
         is_time = False
         try:
             while any(address not in failures for address in self._addresses):
-                untried = [it for it in self._addresses if it not in failures and it not in tries.values()]
-                failed = [it for it in failures if it in self._addresses and it not in tries.values()]
-                for address in (untried or (failed if is_time else []))[:1]:
-                    met = meet(self._me, self._certificates, address, DIAL_TIMEOUT_S)
-                    tries[asyncio.ensure_future(met)] = address
+                address = self._next_address(begun, failures, set(tries.values()), loop.time(), again=is_time)
+                if address is not None:
+                    begun[address] = loop.time()
+                    tries[asyncio.ensure_future(_tried(self._me, self._certificates, address))] = address
                 done, _ = await asyncio.wait(tries, timeout=NEXT_ADDRESS_S, return_when=asyncio.FIRST_COMPLETED)
                 is_time = not done
                 for ended in done:
                     address = tries.pop(ended)
-                    try:
-                        self._current = await self._proven(address, ended.result())
-                    except HiveError as error:
-                        failures.pop(address, None)
-                        failures[address] = error
-                    else:
-                        self._addresses = tuple(sorted(self._addresses, key=lambda it: it != address))
-                        return self._current
+                    met = ended.result()
+                    made = met if isinstance(met, HiveError) else await self._proven(address, met)
+                    if isinstance(made, Connection):
+                        self._current, self._failure = made, None
+                        self._addresses = tuple(sorted(self._addresses, key=lambda it: it != made.address))
+                        return made
+                    failures.pop(address, None)
+                    failures[address] = made
         finally:
-            for unwanted in tries:
-                self._soon(_undo(unwanted))
+            while tries:
+                self._soon(_undo(tries.popitem()[0]))
         failure = next(
             reversed(failures.values()), HiveError(Code.NODE_OFFLINE, f"no address of {self.node_id} is known")
         )
-        self._failure = (asyncio.get_running_loop().time(), failure)
+        self._failure = (loop.time(), failure)
         self._on_unreached(self.node_id)
-        raise failure
+        return HiveError(failure.code, failure.message)
 
-    async def _proven(self, address: str, met: Meeting) -> Connection:
-        """The connection to one that was met. One proof at a time is made: only here, and not in each try."""
+    def _next_address(
+        self, begun: dict[str, float], failures: dict[str, HiveError], trying: set[str], now_s: float, *, again: bool
+    ) -> str | None:
+        """One that was not tried yet; with `again` else the one that waits the longest of those that may answer by now."""
+        for address in self._addresses:
+            if address not in begun:
+                return address
+        waits = [
+            address
+            for address in self._addresses
+            if (address not in failures or failures[address].code is Code.NODE_OFFLINE)
+            and now_s - begun[address] >= (SILENT_S if address in trying else NEXT_ADDRESS_S)
+        ]
+        return min(waits, key=begun.__getitem__, default=None) if again else None
+
+    async def _proven(self, address: str, met: Meeting) -> Connection | HiveError:
+        """The connection to one that was met. One proof at a time is made: only in a dial, and not in each try."""
         try:
             ticket, hive_id = await self._prove(met.channel, address, met.introduction, met.nonce)
+        except HiveError as error:
+            self._soon(met.channel.close())
+            return HiveError(error.code, error.message)
         except BaseException:
             self._soon(met.channel.close())
             raise

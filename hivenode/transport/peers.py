@@ -356,14 +356,13 @@ class GrpcPeers:
         link = self.link_to(peer)
         ends = asyncio.get_running_loop().time() + deadline_s
         for attempt in (1, 2):
-            remaining_s = ends - asyncio.get_running_loop().time()
-            connection = await link.connect(max(remaining_s, 0))
+            connection = await link.connect(max(ends - asyncio.get_running_loop().time(), 0))
             try:
                 async with _failures_named(link, connection):
                     invoke = connection.unary(SERVICE + method)
                     data: bytes = await invoke(
                         request.SerializeToString(),
-                        timeout=max(remaining_s, 0),
+                        timeout=max(ends - asyncio.get_running_loop().time(), 0),
                         metadata=(*connection.metadata, *carried),
                     )
                     return data

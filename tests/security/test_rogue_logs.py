@@ -27,7 +27,8 @@ from tests.security.test_rogue import Rogue, address_of, now_ms
 from tests.security.test_slow_readers import SMALL_WINDOWS
 from tests.support.daemons import Daemon, hive
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
+"""Of an attack that keeps a core busy for 7 s: on a machine that has much else to do it takes over a minute."""
 LOOKS = 100
 """So many calls of another user's come and go, and nothing more of the log is taken meanwhile."""
 
@@ -111,6 +112,7 @@ class LoggingRogue(Rogue):
         raise AssertionError("no task came")
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("watches", "piece_bytes", "reads"),
     [(12, 100 << 20, 24), (WATCHES_MAX // 4, PIECE_ANSWER_BYTES_MAX - 100, WATCHES_MAX // 4)],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -178,10 +179,11 @@ def far_apart(n: int, way_s: float) -> Iterator[Lan]:
     with _hosts(n) as made:
         argv = [sys.executable, "-m", "tests.support.programs.slow_switch", str(way_s)]
         argv += [f"{host.name}={host.address}" for host in made]
-        switch = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        switch = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert switch.stdout is not None
-            assert switch.stdout.readline() == "up\n"
+            assert select.select([switch.stdout], [], [], COMMAND_DEADLINE_S)[0], "the switch does not begin"
+            assert switch.stdout.readline() == b"up\n"
             for host in made:
                 _bring_up(host)
                 _command("ip", "-n", host.name, "route", "add", "224.0.0.0/4", "dev", "eth0")

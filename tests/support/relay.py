@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 from hivenode.config import split_address
 
+CLOSE_S = 10.0
+
 
 @contextlib.asynccontextmanager
 async def relay(
@@ -31,7 +33,11 @@ async def relay(
     async def carry(here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
             carried.append(task)
-        there, on = await asyncio.open_connection(host, port, local_addr=(source, 0))
+        try:
+            there, on = await asyncio.open_connection(host, port, local_addr=(source, 0))
+        except OSError:
+            back.close()
+            return
         try:
             await asyncio.gather(_copy(here, on, delay_s), _copy(there, back, delay_s))
         finally:
@@ -43,10 +49,10 @@ async def relay(
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        if delay_s:  # What is on the way would come after the test.
+        if delay_s and carried:  # What is on the way would come after the test.
             for task in carried:
                 task.cancel()
-            await asyncio.wait(carried)
+            await asyncio.wait(carried, timeout=CLOSE_S)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:

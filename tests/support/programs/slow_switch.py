@@ -1,7 +1,7 @@
 """`python -m tests.support.programs.slow_switch WAY_S NAMESPACE=ADDRESS...`: gives each network namespace a TUN device `eth0`,
 and carries packets between them, each of which is on its way for so long.
 
-Prints a line when all devices are there; runs until it is killed, which removes them. Root only.
+Prints a line when all devices are there; runs until its input ends, as when whoever began it dies, which removes them. Root only.
 """
 
 from __future__ import annotations
@@ -70,8 +70,10 @@ async def main(way_s: float, devices: dict[bytes, int]) -> None:
 
     for address, device in devices.items():
         loop.add_reader(device, take, address, device)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ended.set)
     print("up", flush=True)
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 if __name__ == "__main__":
