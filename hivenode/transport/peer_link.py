@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError as ProtobufError
 
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import (
@@ -214,11 +215,13 @@ async def challenge(
     request = hive_pb2.ChallengeRequest(
         caller_record=encode_record(me.record()), caller_nonce=nonce, hive_id=me.hive_id()
     )
-    invoke: Any = channel.unary_unary(SERVICE + "Challenge", None, hive_pb2.ChallengeResponse.FromString)
+    # gRPC makes None of an answer that its deserializer does not take.
+    invoke: Any = channel.unary_unary(SERVICE + "Challenge")
     try:
-        answer = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
+        data = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
+    answer = _parsed(hive_pb2.ChallengeResponse, data, address)
     introduction = read_answer(
         answer,
         caller=me.identity.node_id,
@@ -309,12 +312,20 @@ async def prove(
         hive_id=hive_id,
         signature=me.identity.sign(message),
     )
-    invoke: Any = channel.unary_unary(SERVICE + "Prove", None, hive_pb2.ProveResponse.FromString)
+    invoke: Any = channel.unary_unary(SERVICE + "Prove")
     try:
-        answer = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
-        return answer.ticket, hive_id
+        data = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, str(callee.node_id)) from error
+    return _parsed(hive_pb2.ProveResponse, data, str(callee.node_id)).ticket, hive_id
+
+
+def _parsed(kind: type[Any], data: bytes, whose: str) -> Any:
+    """An answer of somebody who has proven nothing yet. Raises PEER_REJECTED."""
+    try:
+        return kind.FromString(data)
+    except ProtobufError as error:
+        raise HiveError(Code.PEER_REJECTED, f"{whose} answers what is no {kind.DESCRIPTOR.name}") from error
 
 
 async def _tried(me: Self, certificates: Certificates, address: str) -> Meeting | HiveError:
