@@ -349,14 +349,18 @@ class HiveLife:
         known = self._local.own_entry()
         others = [it for it in (known.addresses if known is not None else ()) if it not in self._local.addresses]
 
-        async def is_twin(address: str) -> bool:
+        async def answer_of(address: str) -> Introduction | None:
             try:
-                intro = await self._peers.introduce(address, ASK_DEADLINE_S)
+                return await self._peers.introduce(address, ASK_DEADLINE_S)
             except HiveError:
-                return False
-            return intro.record.node_id == self._local.node_id and self._meet_own_key(address, intro)
+                return None
 
-        return any(await asyncio.gather(*(is_twin(address) for address in others)))
+        answers = zip(others, await asyncio.gather(*(answer_of(address) for address in others)), strict=True)
+        return any(
+            self._meet_own_key(address, intro)
+            for address, intro in answers
+            if intro is not None and intro.record.node_id == self._local.node_id
+        )
 
     async def _invite(self, peer: PeerAddress, hive_id: str) -> None:
         try:

@@ -68,7 +68,7 @@ class Reads:
         context = f"{self._origin}:{self._sequence}".encode()
         try:
             self._ask(context)
-        except HiveError:  # There is no leader to ask by now.
+        except HiveError:  # There is no leader to ask by now, or it has as many reads as it takes.
             self._asked.clear()
             self._waiting = reads
             return
