@@ -1,33 +1,23 @@
 """The leader's hands in virtual time: places tasks, takes workers' reports, notices who is gone.
 
-It does what `hivenode.runtime.coordinator` does, over the same placement, queries and suspicion: level-triggered from the
-agreed state and each worker's hello, proposing what it wants, and telling a worker only what came back applied.
+It does what `hivenode.runtime.coordinator` does, around the same `Assignments` and placement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hivenode.encoding.node_record import NodeId
 from hivenode.encoding.records import Record
-from hivenode.membership.suspicion import Standing, Suspicion, SuspicionConfig
+from hivenode.membership.suspicion import SuspicionConfig
 from hivenode.pool import placement, queries
-from hivenode.pool.commands import AssignTask, EndAttempt, LoseAttempt, Reply, StartAttempt, Sweep
-from hivenode.pool.events import AttemptAssigned, AttemptClosed, AttemptRevoked, Event, NodeRevoked, TaskChanged
-from hivenode.pool.placement import LiveNode
-from hivenode.pool.records import TaskRecord, TaskState
-from hivenode.runtime.ports import (
-    AttemptEnded,
-    AttemptKey,
-    AttemptOrder,
-    AttemptStarted,
-    CloseOrder,
-    StopOrder,
-    WorkerHeartbeat,
-    WorkerHello,
-    WorkerOrder,
-)
+from hivenode.pool.commands import AssignTask, LoseAttempt, Reply, Sweep
+from hivenode.pool.events import Event, NodeRevoked
+from hivenode.runtime.assignments import Assignments, command_of
+from hivenode.runtime.coordinator import PLAN_LIMIT, PROPOSE_DEADLINE_S, RETRY_S, SWEEP_INTERVAL_S, SWEEP_ROWS_MAX
+from hivenode.runtime.ports import AttemptEnded, AttemptOrder, AttemptStarted, WorkerHello, WorkerOrder
 from simulations.calls import Failure, Write, Written
 from simulations.engine import MS, SECOND
 from simulations.network import Stream
@@ -36,31 +26,25 @@ if TYPE_CHECKING:
     from simulations.node import Node
     from simulations.replica import Replica
 
-PROPOSE_DEADLINE_US: Final = 10 * SECOND
-RETRY_US: Final = 500 * MS
-PLAN_LIMIT: Final = 64
-SWEEP_INTERVAL_US: Final = 60 * SECOND
-SWEEP_ROWS_MAX: Final = 256
+PROPOSE_DEADLINE_US: Final = int(PROPOSE_DEADLINE_S * SECOND)
+RETRY_US: Final = int(RETRY_S * SECOND)
+SWEEP_INTERVAL_US: Final = int(SWEEP_INTERVAL_S * SECOND)
 PROBE_US: Final = (1 * MS, 20 * MS)
-"""These are the daemon's own bounds (`runtime.coordinator`), and how long a refused connection takes."""
-
-
-def key_of(task: TaskRecord) -> AttemptKey:
-    return AttemptKey(user=task.user, task_id=task.task_id, attempt=task.attempt)
+"""How long a refused connection takes."""
 
 
 class Session:
     """The leader's side of one worker's stream."""
 
-    def __init__(self, coordinator: Coordinator, worker: Node, stream: Stream, hello: WorkerHello) -> None:
-        self.coordinator = coordinator
-        self.worker: Final = worker
+    def __init__(self, leader: Node, worker: Node, stream: Stream) -> None:
+        self._leader = leader
         self.node: Final = worker.node_id
-        self.hello: Final = hello
-        self.known = set(hello.open)
         self._stream = stream
+        self.over = False
 
     def tell(self, order: WorkerOrder) -> None:
+        if isinstance(order, AttemptOrder) and self._leader.tainted:
+            self._leader.world.doubtful_orders.add(order.key)
         self._stream.send(1, order)
 
     def end(self) -> None:
@@ -74,9 +58,7 @@ class Coordinator:
         self._node = node
         self._engine = node.world.engine
         self._replica = replica
-        self._suspicion = Suspicion(SuspicionConfig())
-        self._sessions: dict[NodeId, Session] = {}
-        self._losing: set[AttemptKey] = set()
+        self._assignments: Assignments[Session] = Assignments(node.node_id, SuspicionConfig())
         self._leading = False
         self._placing = False
         self._woken = False
@@ -89,84 +71,60 @@ class Coordinator:
 
     def accept(self, worker: Node, stream: Stream) -> tuple[Callable[[Any], None], Callable[[bool], None]]:
         """What the leader's end of a new stream does with what comes, and at its end."""
-        session: Session | None = None
+        session = Session(self._node, worker, stream)
+        early: list[Any] = []
+        is_open = False
 
         def receive(event: Any) -> None:
-            nonlocal session
             if isinstance(event, WorkerHello):
-                session = self._open(worker, stream, event)
-            elif session is not None:
+                self._open(session, event, opened)
+            elif is_open:
+                self._handle(session, event)
+            else:
+                early.append(event)
+
+        def opened() -> None:
+            nonlocal is_open
+            is_open = True
+            for event in early:
                 self._handle(session, event)
 
         def closed(reset: bool) -> None:
-            if session is not None:
-                self._closed(session, reset)
+            session.over = True
+            if self._assignments.closed(session.node, session):
+                self._wake()
 
         return receive, closed
 
-    def _open(self, worker: Node, stream: Stream, hello: WorkerHello) -> Session | None:
-        if not self._leading or queries.node(self._replica.view, worker.node_id) is None:
-            stream.close(1)
-            return None
-        earlier = self._sessions.pop(worker.node_id, None)
-        if earlier is not None:
-            earlier.end()
-        session = Session(self, worker, stream, hello)
-        self._sessions[session.node] = session
-        self._suspicion.heard(session.node, self._node.clock.monotonic_ms())
-        self._reconcile(session)
-        self._wake()
-        return session
+    def _open(self, session: Session, hello: WorkerHello, opened: Callable[[], None]) -> None:
+        def current(failure: Failure | None) -> None:
+            view = self._replica.view
+            if failure is not None or not self._leading or queries.node(view, session.node) is None:
+                session.end()
+            elif not session.over:
+                self._assignments.opened(view, session.node, session, hello.open, self._now_ms())
+                opened()
+                self._wake()
+
+        if self._leading:
+            self._replica.read_barrier(self._engine.now_us + PROPOSE_DEADLINE_US, current)
+        else:
+            session.end()
 
     def _handle(self, session: Session, event: Any) -> None:
-        if self._sessions.get(session.node) is session:
-            self._suspicion.heard(session.node, self._node.clock.monotonic_ms())
-        match event:
-            case WorkerHeartbeat():
-                pass  # A deadline that it moved is looked at when it comes; looking at all for each word would cost much.
-            case AttemptStarted() | AttemptEnded():
-                self._report(session, event)
+        self._assignments.heard(session.node, session, self._now_ms())
+        if isinstance(event, AttemptStarted | AttemptEnded):
+            self._report(session, event)
 
-    def _closed(self, session: Session, reset: bool) -> None:
-        if self._sessions.get(session.node) is not session:
-            return
-        del self._sessions[session.node]
-        self._suspicion.reset(session.node)
-        if reset and self._leading:
-            delay_us = self._engine.between(*PROBE_US)
-            self._node.at(self._engine.now_us + delay_us, lambda: self._probe(session.worker))
-        self._wake()
-
-    def _probe(self, worker: Node) -> None:
+    def _probe(self, node_id: NodeId) -> None:
         """A machine whose daemon is gone refuses; one that is cut off or without power says nothing."""
-        refuses = worker.powered and not worker.alive and self._node.reaches(worker)
-        if refuses:
-            self._suspicion.refused(worker.node_id, self._node.clock.monotonic_ms())
+        worker = self._node.world.nodes[self._node.world.names[node_id]]
+        if worker.powered and not worker.alive and self._node.reaches(worker):
+            self._assignments.refused(node_id, self._now_ms())
             self._wake()
 
-    def _reconcile(self, session: Session) -> None:
-        view = self._replica.view
-        wanted = {key_of(task): task for task in queries.open_attempts_of(view, session.node)}
-        for key in session.hello.open:
-            task = wanted.get(key)
-            if task is None:
-                session.tell(StopOrder(key=key, discard=True))
-            elif task.state is TaskState.STOPPED:
-                session.tell(StopOrder(key=key, discard=False))
-        for key, task in wanted.items():
-            if key in session.known:
-                continue
-            if task.state is TaskState.ASSIGNED:
-                self._order(session, task)
-            else:
-                self._lose(task, "the worker was restarted")
-
-    def _order(self, session: Session, task: TaskRecord) -> None:
-        key = key_of(task)
-        if self._node.tainted:
-            self._node.world.doubtful_orders.add(key)
-        session.known.add(key)
-        session.tell(AttemptOrder(key=key, data=task.data, holders=(), spec=task.spec))
+    def _now_ms(self) -> int:
+        return self._node.clock.monotonic_ms()
 
     # --- proposals -------------------------------------------------------------------------------------------------
 
@@ -177,55 +135,33 @@ class Coordinator:
         self._replica.propose(Write(body=command), self._engine.now_us + PROPOSE_DEADLINE_US, ended)
 
     def _report(self, session: Session, event: AttemptStarted | AttemptEnded) -> None:
-        key = event.key
-        command: StartAttempt | EndAttempt
-        match event:
-            case AttemptStarted():
-                command = StartAttempt(user=key.user, task_id=key.task_id, attempt=key.attempt, node_id=session.node)
-            case AttemptEnded():
-                command = EndAttempt(
-                    user=key.user,
-                    task_id=key.task_id,
-                    attempt=key.attempt,
-                    node_id=session.node,
-                    outcome=event.outcome,
-                    exit_code=event.exit_code,
-                    reason=event.reason,
-                    result=event.result,
-                    log=event.log,
-                    output_holders=tuple(event.holders),
-                )
+        command = command_of(session.node, event)
 
         def agreed(reply: Reply | None) -> None:
             if reply is None:
                 self._node.at(self._engine.now_us + RETRY_US, again)
             elif reply.refused and isinstance(event, AttemptEnded):
-                session.known.discard(key)
-                session.tell(CloseOrder(key=key))
+                self._assignments.report_refused(session.node, session, event.key)
+                self._wake()
 
         def again() -> None:
-            if self._sessions.get(session.node) is session:
+            if self._assignments.stream(session.node) is session:
                 self._propose(command, agreed)
 
         self._propose(command, agreed)
 
-    def _lose(self, task: TaskRecord, reason: str) -> None:
-        key = key_of(task)
-        if key in self._losing:
-            return
-        self._losing.add(key)
+    def _lose(self, loss: LoseAttempt) -> None:
+        def ended() -> None:
+            self._assignments.loss_ended(loss)
+            self._wake()
 
         def agreed(reply: Reply | None) -> None:
-            self._losing.discard(key)
             if reply is None:
-                self._node.at(self._engine.now_us + RETRY_US, self._wake)
+                self._node.at(self._engine.now_us + RETRY_US, ended)
             else:
-                self._wake()
+                ended()
 
-        command = LoseAttempt(
-            user=task.user, task_id=task.task_id, attempt=task.attempt, node_id=task.node_id, reason=reason
-        )
-        self._propose(command, agreed)
+        self._propose(loss, agreed)
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -233,42 +169,24 @@ class Coordinator:
         if not self._leading:
             return
         for event in events:
-            match event:
-                case AttemptAssigned():
-                    session = self._sessions.get(NodeId(event.node_id))
-                    task = queries.task(self._replica.view, event.user, event.task_id)
-                    if session and task and task.attempt == event.attempt and task.state is TaskState.ASSIGNED:
-                        self._order(session, task)
-                case AttemptRevoked():
-                    session = self._sessions.get(NodeId(event.node_id))
-                    if session is not None:
-                        session.tell(StopOrder(key=_key(event), discard=False))
-                case AttemptClosed():
-                    session = self._sessions.get(NodeId(event.node_id))
-                    if session is not None:
-                        session.known.discard(_key(event))
-                        session.tell(CloseOrder(key=_key(event)))
-                    self._wake()
-                case NodeRevoked():
-                    revoked = self._sessions.pop(NodeId(event.node_id), None)
-                    if revoked is not None:
-                        self._suspicion.reset(revoked.node)
-                        revoked.end()
-                case TaskChanged():
-                    if event.state is TaskState.PENDING:
-                        self._wake()
-                case _:
-                    pass
+            if isinstance(event, NodeRevoked):
+                self._cut_off(NodeId(event.node_id))
+        if self._assignments.applied(self._replica.view, events):
+            self._wake()
+
+    def _cut_off(self, node: NodeId) -> None:
+        """As the daemon does with all that goes on with a revoked machine."""
+        session = self._assignments.stream(node)
+        if session is not None:
+            self._assignments.closed(node, session)
+            session.end()
 
     def _leadership_changed(self) -> None:
         leads = self._replica.leads
         if leads == self._leading:
             return
         self._leading = leads
-        for session in self._sessions.values():
-            session.end()
-        self._sessions.clear()
-        self._suspicion = Suspicion(SuspicionConfig())
+        self._assignments.reset()
         self._wake()
 
     # --- the loop --------------------------------------------------------------------------------------------------
@@ -283,12 +201,16 @@ class Coordinator:
         self._woken = False
         if not self._leading or not self._replica.leads:
             return
-        self._judge()
+        findings = self._assignments.look(self._replica.view, self._now_ms())
+        for loss in findings.losses:
+            self._lose(loss)
+        for node in findings.probes:
+            self._node.at(self._engine.now_us + self._engine.between(*PROBE_US), partial(self._probe, node))
         self._place()
         self._arm()
 
     def _arm(self) -> None:
-        deadline_ms = self._suspicion.next_deadline() if self._leading else None
+        deadline_ms = self._assignments.next_look_ms() if self._leading else None
         if deadline_ms is None:
             return
         moment_us = max(self._node.clock.moment_us(deadline_ms), self._engine.now_us + MS)
@@ -301,33 +223,16 @@ class Coordinator:
         if self._timer_us != moment_us:
             return
         self._timer_us = 0
-        deadline_ms = self._suspicion.next_deadline()
+        deadline_ms = self._assignments.next_look_ms()
         if deadline_ms is not None and deadline_ms <= self._node.clock.monotonic_ms():
             self._look()
         else:
             self._arm()
 
-    def _judge(self) -> None:
-        now_ms = self._node.clock.monotonic_ms()
-        open_attempts = queries.open_attempts(self._replica.view)
-        for task in open_attempts:
-            self._suspicion.expect(NodeId(task.node_id), now_ms)
-        reasons = {lost.node_id: lost.reason for lost in self._suspicion.judge(now_ms)}
-        for node in reasons:
-            session = self._sessions.pop(node, None)
-            if session is not None:
-                session.end()
-        for task in open_attempts:
-            node_id = NodeId(task.node_id)
-            if self._suspicion.standing(node_id) is Standing.LOST:
-                self._lose(task, reasons.get(node_id, "the worker is gone"))
-
     def _place(self) -> None:
         if self._placing:
             return
-        live = {
-            node: LiveNode(node_id=node) for node in self._sessions if self._suspicion.standing(node) is Standing.ALIVE
-        }
+        live = self._assignments.live()
         planned: tuple[AssignTask, ...] = placement.plan(self._replica.view, live, limit=PLAN_LIMIT) if live else ()
         if not planned:
             return
@@ -352,7 +257,3 @@ class Coordinator:
         if self._leading:
             keep_ms = self._node.world.settings.keep_tasks_ms
             self._propose(Sweep(keep_tasks_ms=keep_ms, rows_max=SWEEP_ROWS_MAX), lambda _reply: None)
-
-
-def _key(event: AttemptRevoked | AttemptClosed) -> AttemptKey:
-    return AttemptKey(user=event.user, task_id=event.task_id, attempt=event.attempt)

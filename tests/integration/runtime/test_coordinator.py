@@ -177,17 +177,33 @@ async def test_the_attempt_of_a_restarted_worker_is_lost_also_when_that_cannot_b
         coordinator = coordinator_of(leader)
         coordinator._leadership_changed()
         await populate(leader, "t")
-        await coordinator.open_session(WORKER, hello())
+        refusals = 0
+        propose_here = leader.replica.propose
+
+        async def counted(command: Any, **how: Any) -> Any:
+            nonlocal refusals
+            try:
+                return await propose_here(command, **how)
+            except HiveError:
+                refusals += 1
+                raise
+
+        leader.replica.propose = counted  # type: ignore[method-assign]
         leader.replica.writing.disk_full = True
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        leader.replica.writing.disk_full = False
+        running = asyncio.create_task(coordinator.run())
+        try:
+            await coordinator.open_session(WORKER, hello())
+            await until(lambda: refusals > 0)
+            leader.replica.writing.disk_full = False
 
-        def state() -> TaskState | None:
-            task = queries.task(leader.replica.view(), "alice", "t")
-            return task.state if task is not None else None
+            def attempts() -> int:
+                task = queries.task(leader.replica.view(), "alice", "t")
+                return task.attempt if task is not None else 0
 
-        await until(lambda: state() is TaskState.PENDING)
+            await until(lambda: attempts() == 2)  # It was lost, and given to the worker again.
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_loss_that_cannot_be_agreed_on_is_not_tried_without_pause(tmp_path: Path) -> None:
