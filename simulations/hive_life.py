@@ -333,6 +333,10 @@ class HiveLife:
         def answered(result: JoinOffer | Failure) -> None:
             nonlocal refused
             if isinstance(result, Failure):
+                node = self._node
+                if result.code is Code.NODE_REMOVED and node.leaving and not node.defiant:
+                    node.leave()  # It was let in and taken out before it heard of either; its owner reads that in its status.
+                    return
                 refused = refused or result.code in (Code.PEER_REJECTED, Code.NODE_REMOVED)
                 try_next()
                 return
