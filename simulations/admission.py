@@ -43,7 +43,7 @@ class Admission:
         if replica is None or not replica.leads:
             self._forward_join(asked, answer)
             return
-        if queries.hive(replica.view) is None:
+        if not queries.is_born(replica.view):
             answer(Failure(code=Code.NO_LEADER, text="the hive is still being born"))
             return
         try:

@@ -34,6 +34,11 @@ def hive(view: ReadView) -> HiveRecord | None:
     return None if row is None else decode_record(HiveRecord, row)
 
 
+def is_born(view: ReadView) -> bool:
+    """Whether the hive's first commands are agreed: what it is, whom it trusts, and last its founder."""
+    return hive(view) is not None and count(view, keys.NODES_COUNTER) > 0
+
+
 def clock_ms(view: ReadView) -> int:
     """The agreed clock, ms since the epoch."""
     return count(view, keys.CLOCK)

@@ -249,7 +249,7 @@ class LocalPeerHost:
         replica = self._local.replica
         if replica is None or not replica.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; ask the leader")
-        if queries.hive(replica.view()) is None:
+        if not queries.is_born(replica.view()):
             raise HiveError(Code.NO_LEADER, "the hive is still being born; ask again")
         if through != joiner.node_id and not self._local.may_hold_state(through):
             claim = dataclasses.replace(claim, from_lan=False)  # A worker's word is good for nothing.

@@ -23,8 +23,10 @@ from hivenode.runtime.rate_limit import RateLimit
 from tests.support.replicas import DEADLINE_S, PATIENT_MS, Member, create_hive, leader_of, propose, three, until
 from tests.unit.pool.driver import START_MS, capabilities, node_id, signed_record
 
-ROOM = 5
-UNASKED = 3
+FOUNDER = 99
+ROOM = 6
+UNASKED = 4
+"""With the founder."""
 ASKING = 12
 
 
@@ -33,6 +35,13 @@ async def _silence(_address: str, _deadline_s: float) -> Introduction:
 
 
 PEERS: Any = SimpleNamespace(introduce=_silence)
+
+
+async def _born(leader: Member) -> Member:
+    """The last of a hive's first commands: nobody is let in before."""
+    command = AdmitNode(signed_record=encode_record(signed_record(FOUNDER)), rights=NodeRights.VOTER)
+    assert not (await propose(leader, command)).refused
+    return leader
 
 
 def _host(member: Member) -> Any:
@@ -63,21 +72,21 @@ def _machines(member: Member) -> int:
 
 async def test_machines_that_come_at_one_moment_do_not_go_over_what_the_hive_takes(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
-        leader = await leader_of(members)
+        leader = await _born(await leader_of(members))
         host = _host(leader)
         ended = await asyncio.gather(*(_join(host, number) for number in range(1, ASKING + 1)), return_exceptions=True)
-        assert sum(isinstance(result, JoinOffer) for result in ended) == UNASKED
+        assert sum(isinstance(result, JoinOffer) for result in ended) == UNASKED - 1
         refused = [result.code for result in ended if isinstance(result, HiveError)]
-        assert refused == [Code.PEER_REJECTED] * (ASKING - UNASKED)
+        assert refused == [Code.PEER_REJECTED] * (ASKING - UNASKED + 1)
         assert _machines(leader) == UNASKED
 
 
 async def test_joins_that_are_broken_off_keep_their_places_until_it_is_known_what_came_of_them(tmp_path: Path) -> None:
     async with three(tmp_path, PATIENT_MS) as members:
-        leader = await leader_of(members)
+        leader = await _born(await leader_of(members))
         host = _host(leader)
         with leader.stuck_disk(), members[1].stuck_disk(), members[2].stuck_disk():
-            joins = [asyncio.ensure_future(_join(host, number)) for number in range(1, UNASKED + 1)]
+            joins = [asyncio.ensure_future(_join(host, number)) for number in range(1, UNASKED)]
             last = leader.replica.status().last_index
             await until(lambda: leader.replica.status().last_index > last)
             for join in joins:
@@ -94,7 +103,7 @@ async def test_joins_that_are_broken_off_keep_their_places_until_it_is_known_wha
 
 async def test_a_machine_that_says_something_else_of_itself_without_end_has_a_rate(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
-        leader = await leader_of(members)
+        leader = await _born(await leader_of(members))
         host = _host(leader)
         await _join(host, 1)
 
@@ -115,7 +124,7 @@ async def test_a_machine_that_says_something_else_of_itself_without_end_has_a_ra
 
 async def test_a_stranger_with_a_long_name_is_neither_listed_nor_logged(tmp_path: Path) -> None:
     async with three(tmp_path) as members:
-        leader = await leader_of(members)
+        leader = await _born(await leader_of(members))
         host = _host(leader)
         record = signed_record(1, offer=capabilities(hostname="h" * 10_000))
         with capture_logs() as logs, pytest.raises(HiveError) as caught:
@@ -128,7 +137,7 @@ async def test_a_stranger_with_a_long_name_is_neither_listed_nor_logged(tmp_path
 async def test_an_old_record_of_a_machine_costs_no_entry_and_nobodys_share(tmp_path: Path) -> None:
     """Every member has old records of the others, and may bring them."""
     async with three(tmp_path) as members:
-        leader = await leader_of(members)
+        leader = await _born(await leader_of(members))
         host = _host(leader)
         for change in (0, 1):
             await _join(host, 1, change)
@@ -145,8 +154,9 @@ async def test_a_new_leader_knows_who_came_in_before_it_takes_in_others(tmp_path
         member.start(born=True)
         await member.replica.wait_until_leading(DEADLINE_S)
         await create_hive(member)
+        await _born(member)
         await until(lambda: not member.state.dirty)
-        records = [encode_record(signed_record(number)) for number in range(1, UNASKED + 1)]
+        records = [encode_record(signed_record(number)) for number in range(1, UNASKED)]
         commands = [AdmitNode(signed_record=record, rights=NodeRights.WORKER) for record in records]
         await asyncio.gather(*(propose(member, command) for command in commands))
         await member.crash()
@@ -167,6 +177,6 @@ async def test_a_new_leader_knows_who_came_in_before_it_takes_in_others(tmp_path
             with pytest.raises(HiveError) as caught:
                 await joins[0]
             assert caught.value.code is Code.PEER_REJECTED
-            assert (seen, _machines(member)) == ([0], UNASKED), "the joins were applied after it led"
+            assert (seen, _machines(member)) == ([1], UNASKED), "the joins were applied after it led"
         finally:
             await member.crash()

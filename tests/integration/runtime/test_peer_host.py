@@ -16,19 +16,26 @@ from hivenode.encoding.node_record import NodeId, open_record, sign_record
 from hivenode.encoding.records import encode_record
 from hivenode.errors import Code, HiveError
 from hivenode.identity import verify_signature
-from hivenode.pool.commands import AdmitNode, RemoveNode
-from hivenode.pool.records import NodeRights
+from hivenode.pool import queries
+from hivenode.pool.commands import AdmitNode, RemoveNode, SetTrust
+from hivenode.pool.records import NodeRights, TrustMode
 from hivenode.runtime.admission import TwinChecks
 from hivenode.runtime.joining import JoinDesk
 from hivenode.runtime.local import member_id_of, node_of
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.peer_host import LocalPeerHost
-from hivenode.runtime.ports import NO_CLAIM, Introduction
+from hivenode.runtime.ports import NO_CLAIM, Introduction, JoinClaim
 from hivenode.runtime.rate_limit import RateLimit
 from hivenode.runtime.refusals import Refusals
 from tests.security.test_rogue import consensus_lies
-from tests.support.replicas import DEADLINE_S, leader_of, propose, three
+from tests.support.replicas import DEADLINE_S, Member, leader_of, propose, three
 from tests.unit.pool.driver import node_id, signed_record
+
+
+async def admit_founder(leader: Member) -> None:
+    """The last of a hive's first commands."""
+    founder = AdmitNode(signed_record=encode_record(signed_record(1)), rights=NodeRights.VOTER)
+    assert not (await propose(leader, founder)).refused
 
 
 async def test_a_worker_cannot_speak_as_a_leader(tmp_path: Path) -> None:
@@ -74,6 +81,7 @@ async def test_a_removed_member_is_told_so_only_when_the_configuration_is_withou
         replica = (await leader_of(members)).replica
         record = signed_record(7)
         removed = member_id_of(node_id(7), open_record(record, verify_signature).incarnation)
+        await admit_founder(await leader_of(members))
         await propose(await leader_of(members), AdmitNode(signed_record=encode_record(record), rights=NodeRights.VOTER))
         await replica.propose_conf_change(ConfChange(add_learners=(removed,)), deadline_s=DEADLINE_S)
         await propose(await leader_of(members), RemoveNode(node_id=node_id(7), reason="out"))
@@ -97,12 +105,36 @@ async def test_a_removed_member_is_told_so_only_when_the_configuration_is_withou
         assert replica.applied_index == told
 
 
+@pytest.mark.parametrize("mode", [TrustMode.TOKEN, TrustMode.APPROVE])
+async def test_nobody_comes_in_before_the_hive_has_its_trust_mode(tmp_path: Path, mode: TrustMode) -> None:
+    """Between its first command and that one it is a hive of mode `lan`, which would give a stranger the right to vote."""
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        local: Any = SimpleNamespace(replica=leader.replica, clock_ms=lambda: 0, may_hold_state=lambda node: True)
+        # Of the host only what it knows of the hive matters here.
+        host: Any = SimpleNamespace(_local=local, _desk=JoinDesk(lambda: 0, lambda: 0), _seen_off=set())
+        host._twins = TwinChecks(SimpleNamespace())
+
+        async def refusal() -> Code:
+            with pytest.raises(HiveError) as caught:
+                await LocalPeerHost.accept_join(host, node_id(7), signed_record(7), JoinClaim(from_lan=True))
+            return caught.value.code
+
+        assert await refusal() is Code.NO_LEADER
+        assert not (await propose(leader, SetTrust(mode=mode))).refused
+        assert await refusal() is Code.NO_LEADER
+        await admit_founder(leader)
+        assert await refusal() is Code.PEER_REJECTED
+        assert queries.node(leader.replica.view(), node_id(7)) is None
+
+
 async def test_a_member_that_is_removed_while_it_tells_its_record_goes_on_while_its_vote_counts(tmp_path: Path) -> None:
     """Found by the simulator (seed 15): the entry that was to take its new address was refused, and its daemon ended."""
     async with three(tmp_path) as members:
         replica = (await leader_of(members)).replica
         record = open_record(signed_record(7), verify_signature)
         removed = member_id_of(node_id(7), record.incarnation)
+        await admit_founder(await leader_of(members))
         known = AdmitNode(signed_record=encode_record(signed_record(7)), rights=NodeRights.VOTER)
         await propose(await leader_of(members), known)
         await replica.propose_conf_change(ConfChange(add_learners=(removed,)), deadline_s=DEADLINE_S)
