@@ -55,7 +55,7 @@ from hivenode.runtime.hive_life import (
     FOUNDERS_DEADLINE_S,
     INVITE_DEADLINE_S,
     JOIN_DEADLINE_S,
-    LIGHT_REFRESH_S,
+    REFRESH_S,
     confirmed_by,
 )
 from hivenode.runtime.local import LEADERLESS_S
@@ -547,7 +547,7 @@ class HiveLife:
                 if replica is None and result.voter_rights and self._node.replica is None:
                     self._engine.note(f"{self._node.name} was given voter right")
                     self._node.enter(holds_log=True)
-                self._later(LIGHT_REFRESH_S, self._tell_record_again)
+                self._later(REFRESH_S, self._tell_record_again)
                 return
             # A replica sees in the log that it is told; a light node has the leader's word.
             if isinstance(result, Failure) or not self._node.light:

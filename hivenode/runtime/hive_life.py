@@ -82,8 +82,9 @@ BIRTH_TRIES: Final = 6
 """A disk that stands still for a minute is given up, and its owner told."""
 FOUNDERS_DEADLINE_S: Final = 5.0
 """How long a new hive takes no users' writes while its founders come in."""
-LIGHT_REFRESH_S: Final = 15.0
-"""A node without the log hears of new members, of its removal and of its voter right when it asks."""
+REFRESH_S: Final = 15.0
+"""A node without the log, or one whose place in it was taken, hears of new members, of its removal and of its voter right when it
+asks. One that hears a leader, and sees in the log that it is told, asks nobody."""
 ANNOUNCE_RETRY_S: Final = 1.0
 """Pause before this node tells the hive again what it could not tell."""
 FOREIGN_KEEP_MS: Final = 180_000
@@ -286,6 +287,8 @@ class HiveLife:
                 self.candidate(self._errand.address, "owner")
             parts.append(asyncio.create_task(self._keep_record(), name="record"))
             parts.append(asyncio.create_task(self._end.run(), name="former members"))
+            for part in parts:
+                part.add_done_callback(lambda _: self._wake.set())
             self._step(TimePassed())
             while True:
                 await self._sleep()
@@ -576,10 +579,8 @@ class HiveLife:
     async def _keep_record(self) -> None:
         """Keeps the hive's entry of this node true: after a start, a change of address, or a change of capabilities."""
         while True:
-            replica = self._local.replica
-            light = self._local.hive_id() != "" and (replica is None or not replica.has_configuration)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LIGHT_REFRESH_S if light else None):
+                async with asyncio.timeout(REFRESH_S):
                     await self._record_wanted.wait()
             self._record_wanted.clear()
             if self._local.hive_id() and not await self._tell_record():

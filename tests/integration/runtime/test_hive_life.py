@@ -14,10 +14,11 @@ import pytest
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.events import JoinHive, JoinSucceeded
+from hivenode.runtime import hive_life
 from hivenode.runtime.errand import Errand
 from hivenode.runtime.hive_life import BIRTH_TRIES, HiveLife
 from hivenode.runtime.local import LocalNode
-from hivenode.runtime.ports import JoinOffer, PeerAddress
+from hivenode.runtime.ports import JoinOffer, PeerAddress, Standing
 from hivenode.runtime.roster import Roster
 from tests.support.parts import no_files_left
 
@@ -252,3 +253,64 @@ def test_a_machine_that_is_out_of_files_takes_the_hives_word_and_is_told_that_it
     LocalNode.note_offer(local, offer)
     assert Roster(tmp_path).nodes == {"l", "n"}
     assert roster.nodes == {"l", "n"}
+
+
+async def test_a_member_whose_place_was_taken_asks_the_leader_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears no leader in its log, and knows one by the word of others; nobody but that one tells it that it is out."""
+    monkeypatch.setattr(hive_life, "REFRESH_S", 0.01)
+    asked = asyncio.Semaphore(0)
+
+    async def leader(_deadline_s: float) -> PeerAddress:
+        return PeerAddress(node_id=NodeId("leader"), addresses=())
+
+    async def ask_to_admit(*_given: Any) -> Any:
+        asked.release()
+        return SimpleNamespace(voter_rights=True)
+
+    local = SimpleNamespace(
+        replica=SimpleNamespace(has_configuration=True, leader=None),
+        hive_id=lambda: "h" * 32,
+        standing=lambda: Standing.LIGHT,
+        leader=leader,
+    )
+    # Only how often it tells its record is looked at.
+    life: Any = SimpleNamespace(_local=local, _ask_to_admit=ask_to_admit, _record_wanted=asyncio.Event())
+    life._tell_record = lambda: HiveLife._tell_record(life)
+    life._record_wanted.set()
+    keeping = asyncio.create_task(HiveLife._keep_record(life))
+    try:
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                await asked.acquire()
+    finally:
+        keeping.cancel()
+
+
+async def test_the_end_of_a_part_of_the_life_is_seen_at_once() -> None:
+    async def broken() -> None:
+        raise InvariantError("the agreed state contradicts itself")
+
+    async def nothing() -> bool:
+        return False
+
+    # A member that has nobody to look for: no deadline of its own would wake it.
+    wake = asyncio.Event()
+    life: Any = SimpleNamespace(
+        _announce=lambda: None,
+        _end_errand=lambda: None,
+        _local=SimpleNamespace(hive_id=lambda: "h" * 32, clock_ms=lambda: 0),
+        _has_older_twin=nothing,
+        _resume=nothing,
+        _errand=SimpleNamespace(address=""),
+        _end=SimpleNamespace(last_target=(), run=asyncio.Event().wait),
+        _keep_record=broken,
+        _formation=SimpleNamespace(next_deadline=lambda: None),
+        _wake=wake,
+        _step=lambda _event: wake.set(),
+        _raise_broken=lambda: None,
+        _work=set(),
+    )
+    life._sleep = lambda: HiveLife._sleep(life)
+    with pytest.raises(InvariantError):
+        async with asyncio.timeout(5):
+            await HiveLife.run(life)
