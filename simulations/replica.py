@@ -41,6 +41,7 @@ from hivenode.pool.events import Event, StateReplaced
 from hivenode.pool.state_machine import apply
 from hivenode.runtime.copies import QuorumCopies, SecondCopies, has_one_voter
 from hivenode.runtime.reads import READ_RETRY_MS, Reads
+from hivenode.runtime.replica import APPLIED_AT_ONCE
 from hivenode.runtime.stores import Flush, LogBase, LogWrite, PreparedState
 from simulations.calls import Failure, OnWritten, Write, Written
 from simulations.disk import Chore, StateView
@@ -58,6 +59,8 @@ COMMIT_DELAY_MS: Final = 10
 FLUSH_DELAY_US: Final = 100 * MS
 STALLED_TIMEOUTS: Final = 2
 """These six are the daemon's own bounds (`runtime.replica`, `runtime.local`)."""
+APPLYING_US: Final = 5 * MS
+"""How long the daemon takes for `APPLIED_AT_ONCE` entries, of 0.15 ms each."""
 VALIDATED_EVERY: Final = 16
 """The core checks itself after every so many rounds, and after each that it leads or changes its role in."""
 
@@ -131,7 +134,9 @@ class Replica:
         self._lost: list[MemberId] = []
         self._agreeing: dict[int, _Proposal] = {}
         self._running = False
-        self._writing: Ready | None = None
+        self._under_way: Ready | None = None
+        self._unwritten, self._unapplied = False, False
+        """What is left to do of it before the core may go on."""
         self._stalled_ms = STALLED_TIMEOUTS * high_ms
         self._stalls_at_ms = NEVER_MS
         """When the write that is under way has taken too long."""
@@ -190,7 +195,7 @@ class Replica:
 
     def propose(self, write: Write, deadline_us: int, done: OnWritten) -> None:
         """Ends in the reply, in a failure that says "not done", or in OUTCOME_UNKNOWN."""
-        if self._disk.full and self._writing is not None:
+        if self._disk.full and self._unwritten:
             done(Failure(code=Code.DISK_FULL, text="the leader's disk is full"))
             return
         if not self.leads:
@@ -239,14 +244,14 @@ class Replica:
         # Time stands still until this is done.
         now_ms = self._node.clock.monotonic_ms()
         while True:
-            if self._writing is None and self._disk.log.snapshot_wanted and not self._copying:
+            if self._under_way is None and self._disk.log.snapshot_wanted and not self._copying:
                 self._make_snapshot()
             raw.tick(now_ms)
             if self._messages:
                 self._take_messages(now_ms)
             self._take_inbox(now_ms)
-            if self._writing is not None:
-                self._go_on_meanwhile(self._writing)
+            if self._under_way is not None:
+                self._go_on_meanwhile(self._under_way)
                 break
             if self._fetched is not None:
                 self._step_fetched(self._fetched)
@@ -262,10 +267,10 @@ class Replica:
         self._running = False
         self._arm()
 
-    def _go_on_meanwhile(self, writing: Ready) -> None:
-        if self._disk.full or self._node.clock.monotonic_ms() >= self._stalls_at_ms:
+    def _go_on_meanwhile(self, under_way: Ready) -> None:
+        if self._unwritten and (self._disk.full or self._node.clock.monotonic_ms() >= self._stalls_at_ms):
             self.raw.disk_stalled()
-        self._show(self.raw.meanwhile(), writing.entries)
+        self._show(self.raw.meanwhile(), under_way.entries if self._unwritten else ())
 
     def _arm(self) -> None:
         """One timer is out at a time; one that comes too early looks again."""
@@ -342,19 +347,38 @@ class Replica:
             self.raw.validate_state()
         self._show(ready, ready.entries)
         if ready.snapshot is not None:
-            self._writing = ready
-            self._installing = ready
+            self._under_way = self._installing = ready
+            self._unwritten, self._unapplied = True, False
             self._install()
             return
+        self._under_way = ready
+        self._unwritten, self._unapplied = ready.must_sync, True
         if ready.must_sync:
             self._write(ready, LogWrite(hard_state=ready.hard_state, entries=ready.entries), self._written)
-        if ready.committed_entries:
-            self._apply(ready.committed_entries)
-        if not ready.must_sync:
-            self._finish(ready)
+        else:
+            self._speak(ready)
+        self._apply_some(ready, 0)
+
+    def _apply_some(self, ready: Ready, done: int) -> None:
+        """Applies what one Ready committed by and by, as the daemon does, which hears others in between."""
+        entries = ready.committed_entries
+        if done < len(entries):
+            self._apply(entries[done : done + APPLIED_AT_ONCE])
+            done += APPLIED_AT_ONCE
+
+        def go_on() -> None:
+            self._running = True
+            self._apply_some(ready, done)
+            self._running = False
+            self.wake()
+
+        if done < len(entries):
+            self._node.at(self._engine.now_us + APPLYING_US, go_on)
+        else:
+            self._unapplied = False
+            self._advance(ready)
 
     def _write(self, ready: Ready, batch: LogWrite, written: Callable[[Ready], None]) -> None:
-        self._writing = ready
         self._stalls_at_ms = self._node.clock.monotonic_ms() + self._stalled_ms
         self._disk.submit(batch, self._node.bound(lambda: written(ready)))
 
@@ -383,18 +407,23 @@ class Replica:
             listener()
 
     def _written(self, ready: Ready) -> None:
-        self._writing = None
+        self._unwritten = False
         self._stalls_at_ms = NEVER_MS
         self._checks.persisted(self._node.name, ready.entries, self._disk.log)
         self._running = True
-        self._finish(ready)
+        self._speak(ready)
+        self._advance(ready)
         self._running = False
         self.wake()
 
-    def _finish(self, ready: Ready) -> None:
+    def _speak(self, ready: Ready) -> None:
         for message in ready.messages_after_persist:
             self._node.send_message(message)
-        self.raw.advance(ready)
+
+    def _advance(self, ready: Ready) -> None:
+        if not self._unwritten and not self._unapplied:
+            self._under_way = None
+            self.raw.advance(ready)
 
     def _apply(self, entries: tuple[Entry, ...]) -> None:
         events: list[Event] = []
@@ -584,7 +613,7 @@ class Replica:
         self._write(ready, batch, lambda written: self._installed(written, snapshot, fetched))
 
     def _installed(self, ready: Ready, snapshot: Snapshot, fetched: _Fetched) -> None:
-        self._writing, self._installing = None, None
+        self._unwritten, self._installing = False, None
         self._stalls_at_ms = NEVER_MS
         image = self._disk.state.image
         self.view.adopt(image)
@@ -601,7 +630,8 @@ class Replica:
         for changed in tuple(self.leadership_listeners):
             changed()
         fetched.dealt_with()
-        self._finish(ready)
+        self._speak(ready)
+        self._advance(ready)
         self._state_is_free()
         self._running = False
         self.wake()
