@@ -17,8 +17,9 @@ from hivenode.runtime.refusals import Refusals
 CHECKS_MAX: Final = 8
 """Machines about which a leader asks at one moment, each at 16 addresses at the most, which joiners name. Others wait for their
 turn, as long as their callers do."""
-ASK_DEADLINE_S: Final = 1.0
-"""A living machine answers within milliseconds; the address of one that is gone stays silent, and the joiner waits for this."""
+ASK_DEADLINE_S: Final = 2.0
+"""A living machine answers within milliseconds, or five round trips when it is far away; the address of one that is gone stays
+silent, and the joiner waits for this."""
 
 _log = structlog.get_logger(__name__)
 

@@ -35,7 +35,8 @@ GRACE_S: Final = 1.0
 """Between the decision and the leaving: several heartbeats, by which every member that is there learns of the commit."""
 SEEK_PAUSE_S: Final = 10.0
 """A member without a leader asks the others so often whether the hive is still there."""
-SEEK_DEADLINE_S: Final = 1.0
+SEEK_DEADLINE_S: Final = 2.0
+"""For one address: five round trips, of a machine that may be far away."""
 SOUGHT_MAX: Final = 8
 TOMBSTONES_MAX: Final = 16
 """Hives that one machine saw dissolve; it happens once or twice in the life of an installation."""

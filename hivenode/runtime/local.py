@@ -447,11 +447,19 @@ class LocalNode:
             self._gate.offer(self._roster.index, self._roster.voters)
 
     def note_address(self, peer: PeerAddress) -> None:
+        """Somebody says where a node is. Where the hive has it is kept beside: a copy of its disk says otherwise, and stops."""
         if peer.node_id == self.node_id or not peer.addresses:
             return
         if len(self._known) < PEERS_MAX or peer.node_id in self._known:
-            self._known[peer.node_id] = peer
-            self._peers.learn(peer)
+            addresses = tuple(dict.fromkeys((*self._agreed_addresses(peer.node_id), *peer.addresses)))
+            self._known[peer.node_id] = known = PeerAddress(node_id=peer.node_id, addresses=addresses)
+            self._peers.learn(known)
+
+    def _agreed_addresses(self, node: NodeId) -> tuple[str, ...]:
+        entry = queries.node(self._replica.view(), node) if self._replica is not None else None
+        if entry is not None:
+            return entry.addresses if entry.kind is NodeKind.HIVE else ()
+        return self._roster.addresses.get(node, ()) if self._roster.hive_id == self.hive_id() else ()
 
     def follow_addresses(self, replica: Replica) -> None:
         """Learns the addresses that nodes tell the hive, as they are agreed."""

@@ -373,7 +373,7 @@ class PeerLink:
 
     def learn(self, addresses: tuple[str, ...]) -> bool:
         """Takes newer addresses; whether there was one that was not known."""
-        told = addresses[:ADDRESSES_MAX]
+        told = addresses[: 2 * ADDRESSES_MAX]  # Where the hive has the node, and where it says that it is now.
         fresh = any(address not in self._addresses for address in told)
         if fresh:
             self._addresses = told

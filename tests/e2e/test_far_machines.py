@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.user import User, if_done
-from tests.support.daemons import Hive, wait_for
+from tests.support.daemons import STOP_DEADLINE_S, Daemon, Hive, wait_for
 from tests.support.namespaces import Lan, far_apart
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
@@ -18,18 +19,20 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 WAY_S = 0.16
 """Half a round trip from Europe to Australia; more than a read, a heartbeat or a dial of a LAN takes."""
 GRANT_CPT = 1000
+USAGE = 2
+MET_DEADLINE_S = 40.0
 
 
 @pytest.fixture
 def ocean() -> Iterator[Lan]:
-    with far_apart(3, WAY_S) as made:
+    with far_apart(4, WAY_S) as made:
         yield made
 
 
 def test_machines_far_apart_are_one_hive_that_runs_tasks_and_outlives_its_leader(ocean: Lan, tmp_path: Path) -> None:
     made = Hive(folder=tmp_path)
     try:
-        for host in ocean:
+        for host in ocean.hosts[:3]:
             made.add("--role", "auto", host=host)
         leader = made.wait(nodes=3, voters=3, workers=3)
         others = made.followers()
@@ -46,6 +49,8 @@ def test_machines_far_apart_are_one_hive_that_runs_tasks_and_outlives_its_leader
         )
         assert json.loads(told.stdout)["node_id"] == leader.node_id
 
+        refuse_a_copy(others[0], ocean)
+
         balance = friend.balance()
         leader.kill()
         assert (
@@ -55,3 +60,17 @@ def test_machines_far_apart_are_one_hive_that_runs_tasks_and_outlives_its_leader
         assert friend.at(others[0]).balance() == balance - 1
     finally:
         made.close()
+
+
+def refuse_a_copy(original: Daemon, ocean: Lan) -> None:
+    """A machine with a copy of another one's disk stops, however long the way between the two takes."""
+    copy = Daemon(name="copy", folder=original.folder, flags=("--role", "auto"), host=ocean.hosts[3])
+    shutil.copytree(original.data_dir, copy.data_dir)
+    copy.start()
+    assert copy.process is not None
+    try:
+        assert copy.process.wait(MET_DEADLINE_S) == USAGE, copy.log_tail()
+        assert "remove node.key" in copy.log_path.read_text()
+    finally:
+        copy.process.kill()
+        copy.process.wait(STOP_DEADLINE_S)

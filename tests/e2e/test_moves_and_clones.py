@@ -116,6 +116,11 @@ def test_a_clone_is_refused_and_stops_while_the_original_lives(
         kept = [path.name for path in copy.data_dir.glob("hive-before-*/*")]
         assert "log" in kept
         assert ann.at(copy).balance() == GRANT_CPT
+
+        # Nobody looks for the original where the copy was: two voters are left, which need each other.
+        gone = next(daemon for daemon in three if daemon not in (original, copy))
+        gone.kill()
+        assert ann.at(original).balance() == GRANT_CPT
     finally:
         if copy not in three.daemons:
             copy.process.kill()
