@@ -1,4 +1,4 @@
-"""Requests out of their bytes, none of which unpacks to much more than it had.
+"""Requests and answers out of their bytes, none of which unpacks to much more than it had.
 
 An entry of a list takes two bytes on the wire and sixteen or more in memory, also when nothing is in it, and protobuf builds all
 before anybody can count. So the fields of a large message are counted first.
@@ -12,6 +12,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
+from hivenode.errors import Code, HiveError
 from hivenode.transport.bounds import entries_max
 from hivenode.transport.statuses import MalformedError
 
@@ -19,6 +20,8 @@ COUNTED_FROM_BYTES: Final = 64 << 10
 """What is smaller holds 32,768 fields at the most, which harm nobody."""
 UNKNOWN_FIELDS_MAX: Final = 256
 """More than our table knows, which clients of another version may send."""
+ANSWER_FIELDS_MAX: Final = 64 << 10
+"""Of a node's answer, whose fields the table does not name. A hive has 4,096 nodes at the most, and Join names each thrice."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES_MAX: Final = 10
@@ -38,6 +41,20 @@ def parse(kind: type[Any], data: bytes) -> Any:
         return kind.FromString(data)
     except DecodeError as error:
         raise MalformedError(f"this is no {kind.DESCRIPTOR.full_name}") from error
+
+
+def parse_answer(kind: type[Any], data: bytes, whose: str) -> Any:
+    """The message of a kind that a node answers with; its fields are not looked at yet.
+
+    Raises:
+        HiveError: PEER_REJECTED when it is none, or has more fields than `ANSWER_FIELDS_MAX`.
+    """
+    try:
+        if len(data) >= COUNTED_FROM_BYTES:
+            _count(data, 0, len(data), kind.DESCRIPTOR, ANSWER_FIELDS_MAX, 0)
+        return kind.FromString(data)
+    except (DecodeError, MalformedError) as error:
+        raise HiveError(Code.PEER_REJECTED, f"{whose} answers what is no {kind.DESCRIPTOR.name}") from error
 
 
 @cache

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError as ProtobufError
 
 from hivenode.encoding.canonical import DecodeError
 from hivenode.encoding.node_record import (
@@ -36,6 +35,7 @@ from hivenode.pb import hive_pb2
 from hivenode.runtime.ports import HivePhase, Introduction, PeerAddress
 from hivenode.transport.channels import CONNECT_MS_MAX, open_channel
 from hivenode.transport.metadata import HIVE_ID, PEER_TICKET
+from hivenode.transport.parsing import parse_answer
 from hivenode.transport.statuses import code_in, error_of
 from hivenode.transport.tls import Certificates, fetch_certificate
 
@@ -221,7 +221,7 @@ async def challenge(
         data = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, address) from error
-    answer = _parsed(hive_pb2.ChallengeResponse, data, address)
+    answer = parse_answer(hive_pb2.ChallengeResponse, data, address)
     introduction = read_answer(
         answer,
         caller=me.identity.node_id,
@@ -317,15 +317,7 @@ async def prove(
         data = await invoke(request.SerializeToString(), timeout=deadline_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:
         raise error_of(error, str(callee.node_id)) from error
-    return _parsed(hive_pb2.ProveResponse, data, str(callee.node_id)).ticket, hive_id
-
-
-def _parsed(kind: type[Any], data: bytes, whose: str) -> Any:
-    """An answer of somebody who has proven nothing yet. Raises PEER_REJECTED."""
-    try:
-        return kind.FromString(data)
-    except ProtobufError as error:
-        raise HiveError(Code.PEER_REJECTED, f"{whose} answers what is no {kind.DESCRIPTOR.name}") from error
+    return parse_answer(hive_pb2.ProveResponse, data, str(callee.node_id)).ticket, hive_id
 
 
 async def _tried(me: Self, certificates: Certificates, address: str) -> Meeting | HiveError:

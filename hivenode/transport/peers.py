@@ -42,6 +42,7 @@ from hivenode.transport.channels import CHUNK_BYTES
 from hivenode.transport.codec import decode_worker_order, encode_worker_event
 from hivenode.transport.message_stream import MessageStream
 from hivenode.transport.metadata import HOPS
+from hivenode.transport.parsing import parse_answer
 from hivenode.transport.peer_link import (
     ADDRESSES_MAX,
     GOODBYE,
@@ -173,7 +174,7 @@ class GrpcWorkerLink:
                         raise _lost(self._link.node_id)
                     return
             try:
-                yield decode_worker_order(hive_pb2.OrderFrame.FromString(data).order)
+                yield decode_worker_order(parse_answer(hive_pb2.OrderFrame, data, self._link.node_id).order)
             except DecodeError as error:
                 raise HiveError(Code.PEER_REJECTED, f"the leader's order is wrong: {error}") from error
 
@@ -301,7 +302,7 @@ class GrpcPeers:
         request = hive_pb2.InviteRequest(hive_id=hive_id)
         data = await self._call(peer, "Invite", request, deadline_s)
         try:
-            return decode_record(SignedNodeRecord, hive_pb2.InviteResponse.FromString(data).record)
+            return decode_record(SignedNodeRecord, parse_answer(hive_pb2.InviteResponse, data, peer.node_id).record)
         except DecodeError as error:
             raise HiveError(Code.PEER_REJECTED, f"the record of {peer.node_id} is wrong: {error}") from error
 
@@ -323,7 +324,7 @@ class GrpcPeers:
         )
         carried = ((HOPS, str(hops)),) if hops else ()
         data = await self._call(peer, "Join", request, deadline_s, carried)
-        answer = hive_pb2.JoinResponse.FromString(data)
+        answer = parse_answer(hive_pb2.JoinResponse, data, peer.node_id)
         if hive_id and answer.hive_id != hive_id:
             raise HiveError(Code.WRONG_HIVE, f"{peer.node_id} is in another hive by now: look again")
         try:
@@ -380,12 +381,12 @@ class GrpcPeers:
     async def fetch_blob(self, peer: PeerAddress, blob: BlobRef) -> AsyncIterator[bytes]:
         request = hive_pb2.FetchBlobRequest(sha256=blob.sha256, size_bytes=blob.size_bytes)
         async for data in self._stream(peer, "FetchBlob", request, BLOB_STALL_S):
-            yield hive_pb2.BlobPiece.FromString(data).data
+            yield parse_answer(hive_pb2.BlobPiece, data, peer.node_id).data
 
     async def fetch_snapshot(self, peer: PeerAddress, ref: SnapshotRef, offset: int) -> AsyncIterator[bytes]:
         request = hive_pb2.FetchSnapshotRequest(sha256=ref.sha256, offset=offset)
         async for data in self._stream(peer, "FetchSnapshot", request, BLOB_STALL_S):
-            piece = hive_pb2.SnapshotPiece.FromString(data)
+            piece = parse_answer(hive_pb2.SnapshotPiece, data, peer.node_id)
             if zlib.crc32(piece.data) != piece.crc32:
                 raise HiveError(
                     Code.BLOB_CORRUPT, f"a piece of the snapshot from {peer.node_id} was damaged on the way"
@@ -397,29 +398,16 @@ class GrpcPeers:
             action=order.action.value, node_id=order.node, rights=order.rights.value, lifetime_ms=order.lifetime_ms
         )
         data = await self._call(leader, "ManageHive", request, deadline_s)
-        answer = hive_pb2.ManageHiveResponse.FromString(data)
-        return ClusterAnswer(
-            node=answer.node_id,
-            expires_ms=answer.expires_ms,
-            pending=tuple(
-                PendingNode(
-                    node_id=NodeId(node.node_id),
-                    hostname=node.hostname,
-                    addresses=tuple(node.addresses[:ADDRESSES_MAX]),
-                    wants=NodeRights(node.wants),
-                    is_in=node.is_in,
-                )
-                for node in answer.pending
-            ),
-        )
+        answer = parse_answer(hive_pb2.ManageHiveResponse, data, leader.node_id)
+        pending = tuple(_pending_node(node, leader.node_id) for node in answer.pending[:MEMBERS_MAX])
+        return ClusterAnswer(node=answer.node_id, expires_ms=answer.expires_ms, pending=pending)
 
     async def members(self, peer: PeerAddress, deadline_s: float) -> MembersTold:
-        answer = hive_pb2.ListMembersResponse.FromString(
-            await self._call(peer, "ListMembers", hive_pb2.ListMembersRequest(), deadline_s)
-        )
+        data = await self._call(peer, "ListMembers", hive_pb2.ListMembersRequest(), deadline_s)
+        answer = parse_answer(hive_pb2.ListMembersResponse, data, peer.node_id)
         # A record may have expired since it was agreed: it names its node all the same.
         try:
-            signed = [decode_record(SignedNodeRecord, data) for data in answer.records[:MEMBERS_MAX]]
+            signed = [decode_record(SignedNodeRecord, item) for item in answer.records[:MEMBERS_MAX]]
             members = tuple(open_record(record, verify_signature) for record in signed)
         except DecodeError as error:
             raise HiveError(Code.PEER_REJECTED, f"the members told by {peer.node_id} are wrong: {error}") from error
@@ -429,9 +417,8 @@ class GrpcPeers:
         request = hive_pb2.CompareDigestRequest(
             version=report.version, member_id=report.member_id, index=report.index, digest=report.digest
         )
-        answer = hive_pb2.CompareDigestResponse.FromString(
-            await self._call(leader, "CompareDigest", request, deadline_s)
-        )
+        data = await self._call(leader, "CompareDigest", request, deadline_s)
+        answer = parse_answer(hive_pb2.CompareDigestResponse, data, leader.node_id)
         try:
             return Verdict(answer.verdict)
         except ValueError:
@@ -443,7 +430,7 @@ class GrpcPeers:
         )
         # A task may be silent for as long as it likes; a peer that is gone is noticed by the connection's pings.
         async for data in self._stream(peer, "ReadLog", request, None if follow else BLOB_STALL_S):
-            yield hive_pb2.LogPiece.FromString(data).data
+            yield parse_answer(hive_pb2.LogPiece, data, peer.node_id).data
 
     async def _stream(
         self, peer: PeerAddress, method: str, request: Any, stall_s: float | None
@@ -485,6 +472,23 @@ class GrpcPeers:
             self._give_up(node)
         if self._closing:
             await asyncio.wait(self._closing, timeout=CONNECT_TIMEOUT_S)
+
+
+def _pending_node(node: Any, leader: NodeId) -> PendingNode:
+    """A machine that waits for an operator's word, as the leader tells of it. Raises PEER_REJECTED."""
+    try:
+        wants = NodeRights(node.wants)
+    except ValueError as error:
+        raise HiveError(
+            Code.PEER_REJECTED, f"a machine waits at {leader} for the rights {node.wants!r}, which are not known here"
+        ) from error
+    return PendingNode(
+        node_id=NodeId(node.node_id),
+        hostname=node.hostname,
+        addresses=tuple(node.addresses[:ADDRESSES_MAX]),
+        wants=wants,
+        is_in=node.is_in,
+    )
 
 
 async def _blob_pieces(blob: BlobRef, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -31,7 +31,7 @@ from hivenode.transport.interceptors.calls import (
 )
 from hivenode.transport.interceptors.intake import write
 from hivenode.transport.metadata import COPIES, Metadata
-from hivenode.transport.parsing import parse
+from hivenode.transport.parsing import parse, parse_answer
 from hivenode.transport.routing import ROUTES, Access, Route, Shape
 from hivenode.transport.services.handlers import Handler
 from hivenode.transport.statuses import SUCCESS_METADATA, error_of
@@ -84,7 +84,7 @@ class Router(grpc.GenericRpcHandler):
             answer, relayed = await self._forwarder.unary(call, b"", here)
         except RelayedError as error:
             raise error_of(error.error, "the leader") from error
-        return str(answer if relayed is None else _WHO_AM_I.response.FromString(answer).username)
+        return str(answer if relayed is None else parse_answer(_WHO_AM_I.response, answer, "the leader").username)
 
     async def user_here(self, context: Context) -> str:
         """The user whose session a call shows in its metadata, as far as this node itself knows; else empty.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
-
-import grpc
 
 from hivenode.config import split_address
 from hivenode.errors import Code, HiveError
 from hivenode.identity import make_certificate
 from hivenode.runtime.ports import PeerAddress
 from hivenode.transport.peer_link import ADDRESSES_MAX, DIAL_TIMEOUT_S
-from hivenode.transport.tls import server_credentials
+from tests.integration.transport.nonsense import NO_MESSAGE, always, answering
 from tests.integration.transport.parts import DEADLINE_S, nodes
 from tests.integration.transport.peer_calls import failure_of
 from tests.integration.transport.silent import silent
@@ -71,20 +68,7 @@ async def test_a_peer_that_is_given_up_behind_a_silent_address_is_not_reached_be
 
 
 async def test_a_peer_is_reached_beside_an_address_at_which_somebody_answers_nonsense() -> None:
-    certificate = make_certificate()
-
-    async def nonsense(request: bytes, context: Any) -> bytes:
-        return b"\xff\xff\xff"
-
-    handlers = grpc.method_handlers_generic_handler(
-        "hive.PeerService", {"Challenge": grpc.unary_unary_rpc_method_handler(nonsense)}
-    )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((handlers,))
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(certificate, lambda: None))
-    await server.start()
-    async with nodes(2) as (a, b):
-        assert (await failure_of(a.peers.introduce(f"127.0.0.1:{port}", DEADLINE_S))).code is Code.PEER_REJECTED
-        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(f"127.0.0.1:{port}", b.server.peer_address)))
+    async with nodes(2) as (a, b), answering(make_certificate(), {"Challenge": always(NO_MESSAGE)}) as address:
+        assert (await failure_of(a.peers.introduce(address, DEADLINE_S))).code is Code.PEER_REJECTED
+        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(address, b.server.peer_address)))
         assert (await link.connect(DEADLINE_S)).address == b.server.peer_address
-    await server.stop(0)

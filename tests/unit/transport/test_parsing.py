@@ -1,4 +1,4 @@
-"""Requests of too many fields are refused before protobuf builds them."""
+"""Requests and answers of too many fields are refused before protobuf builds them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.validation import DEPENDENCIES_MAX
 from hivenode.transport import bounds
-from hivenode.transport.parsing import COUNTED_FROM_BYTES, UNKNOWN_FIELDS_MAX, fields_max, parse
+from hivenode.transport.parsing import (
+    ANSWER_FIELDS_MAX,
+    COUNTED_FROM_BYTES,
+    UNKNOWN_FIELDS_MAX,
+    fields_max,
+    parse,
+    parse_answer,
+)
 from hivenode.transport.statuses import MalformedError
 from tests.support.requests import request_descriptors
 
@@ -106,3 +114,18 @@ def test_as_many_fields_as_the_table_allows_may_be_there() -> None:
     options = len(hive_pb2.TaskOptions.DESCRIPTOR.fields) - 1 + DEPENDENCIES_MAX + UNKNOWN_FIELDS_MAX
     header = UNKNOWN_FIELDS_MAX + 1 + 1 + options
     assert fields_max(hive_pb2.UploadTaskPiece.DESCRIPTOR) == UNKNOWN_FIELDS_MAX + 1 + 1 + header
+
+
+def test_an_answer_of_a_whole_hive_is_parsed_as_it_was_sent() -> None:
+    ids = ["n" * 26] * 4_096
+    answer = hive_pb2.JoinResponse(
+        members=[b"r" * 400] * 4_096, node_ids=ids, voter_ids=ids, leader_addresses=["a"] * 16
+    )
+    assert parse_answer(hive_pb2.JoinResponse, answer.SerializeToString(), "a node") == answer
+
+
+def test_an_answer_of_more_fields_than_a_hive_has_use_for_is_refused_before_they_are_built() -> None:
+    data = hive_pb2.JoinResponse(members=[b""] * (ANSWER_FIELDS_MAX + 1)).SerializeToString()
+    with pytest.raises(HiveError, match="a node answers what is no JoinResponse") as caught:
+        parse_answer(hive_pb2.JoinResponse, data, "a node")
+    assert caught.value.code is Code.PEER_REJECTED
