@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from hivenode.cli import logins
 from hivenode.cli.settings import Settings, find_peer
@@ -114,31 +114,29 @@ class Peer:
         Raises:
             HiveError: with the code that the daemon gave.
         """
-        handle = self._channel.unary_unary(
-            method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
-        )
+        handle: Any = self._channel.unary_unary(method, request_serializer=type(request).SerializeToString)
         metadata = self._metadata(new_key())
         deadline = time.monotonic() + CALL_DEADLINE_S
         tries = Tries()
         for remaining_s in _tries(deadline):
             tries.stir()
             try:
-                response, call = handle.with_call(request, timeout=remaining_s + work_s, metadata=metadata)
+                data, call = handle.with_call(request, timeout=remaining_s + work_s, metadata=metadata)
             except grpc.RpcError as error:
                 tries.failed(self.error_of(error), last=deadline - time.monotonic() <= _PAUSE_S_MAX)
                 continue
+            response = _read(answer, data, self.address)
             _check_success(response, call)
             return response
         raise tries.outcome()
 
     def stream(self, method: str, request: Message, answer: type[Answer]) -> Iterator[Answer]:
         """One streamed answer. Raises HiveError where it breaks; the caller knows where to go on."""
-        handle = self._channel.unary_stream(
-            method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
-        )
+        handle: Any = self._channel.unary_stream(method, request_serializer=type(request).SerializeToString)
         call = handle(request, timeout=TRANSFER_DEADLINE_S, metadata=self._metadata(""))
         try:
-            yield from call
+            for data in call:
+                yield _read(answer, data, self.address)
         except grpc.RpcError as error:
             raise self.error_of(error) from None
         finally:
@@ -148,13 +146,12 @@ class Peer:
         self, method: str, pieces: Iterable[Message], sent: type[Message], answer: type[Answer], key: str
     ) -> Answer:
         """One streamed request; to be repeated by the caller, with the same key, from its first piece."""
-        handle = self._channel.stream_unary(
-            method, request_serializer=sent.SerializeToString, response_deserializer=answer.FromString
-        )
+        handle: Any = self._channel.stream_unary(method, request_serializer=sent.SerializeToString)
         try:
-            return handle(iter(pieces), timeout=TRANSFER_DEADLINE_S, metadata=self._metadata(key))
+            data = handle(iter(pieces), timeout=TRANSFER_DEADLINE_S, metadata=self._metadata(key))
         except grpc.RpcError as error:
             raise self.error_of(error) from None
+        return _read(answer, data, self.address)
 
     def error_of(self, error: grpc.RpcError) -> HiveError:
         """What an RpcError says, by the daemon's own code where it gave one."""
@@ -203,14 +200,16 @@ def connect(settings: Settings) -> Peer:
         channel = open_remote(settings, target, _OPTIONS, CONNECT_DEADLINE_S)
     else:
         channel = grpc.insecure_channel(address, options=_OPTIONS)
-    handle = channel.unary_unary(
-        f"{HIVE}GetStatus",
-        request_serializer=hive_pb2.GetStatusRequest.SerializeToString,
-        response_deserializer=hive_pb2.GetStatusResponse.FromString,
+    handle: Any = channel.unary_unary(
+        f"{HIVE}GetStatus", request_serializer=hive_pb2.GetStatusRequest.SerializeToString
     )
     peer = Peer(address, channel, hive_pb2.GetStatusResponse())
     try:
-        return Peer(address, channel, handle(hive_pb2.GetStatusRequest(), timeout=CONNECT_DEADLINE_S))
+        data = handle(hive_pb2.GetStatusRequest(), timeout=CONNECT_DEADLINE_S)
+        return Peer(address, channel, _read(hive_pb2.GetStatusResponse, data, address))
+    except HiveError:
+        channel.close()
+        raise
     except grpc.RpcError as error:
         failure = peer.error_of(error)
         channel.close()
@@ -281,6 +280,17 @@ def _tries(deadline: float) -> Iterator[float]:
     yield deadline - time.monotonic()
     for _ in pauses(deadline):
         yield max(deadline - time.monotonic(), _PAUSE_S_MIN)
+
+
+def _read(kind: type[Answer], data: bytes, address: str) -> Answer:
+    """The message in an answer; gRPC itself would say that the call broke. Raises INTERNAL_ERROR, which is not asked again."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise HiveError(
+            Code.INTERNAL_ERROR,
+            f"{address} answers what is no {kind.DESCRIPTOR.name}: is `hivenode --version` the same on both sides?",
+        ) from None
 
 
 def _check_success(response: Message, call: grpc.Call) -> None:

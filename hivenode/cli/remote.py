@@ -20,6 +20,7 @@ from hivenode.cli.settings import Settings, Target, own_daemon
 from hivenode.errors import Code, HiveError
 from hivenode.identity import fingerprint
 from hivenode.pb import hive_pb2
+from hivenode.transport.parsing import parse_answer
 from hivenode.transport.peer_link import NONCE_BYTES, SERVICE, read_answer
 from hivenode.transport.statuses import code_in
 from hivenode.transport.tls import channel_options, fetch_certificate
@@ -55,18 +56,16 @@ def _who_answers(channel: grpc.Channel, address: str, certificate_sha256: bytes,
     """The id of the node that vouches, by its key and now, for the certificate of the channel."""
     nonce = secrets.token_bytes(NONCE_BYTES)
     invoke: Any = channel.unary_unary(
-        f"{SERVICE}Challenge",
-        request_serializer=hive_pb2.ChallengeRequest.SerializeToString,
-        response_deserializer=hive_pb2.ChallengeResponse.FromString,
+        f"{SERVICE}Challenge", request_serializer=hive_pb2.ChallengeRequest.SerializeToString
     )
     try:
-        answer = invoke(hive_pb2.ChallengeRequest(caller_nonce=nonce), timeout=deadline_s)
+        data = invoke(hive_pb2.ChallengeRequest(caller_nonce=nonce), timeout=deadline_s)
     except grpc.RpcError as error:
         call: Any = error
         code = code_in(tuple(call.trailing_metadata() or ()))
         raise HiveError(code or Code.NODE_OFFLINE, f"{address} does not say who it is: {call.details()}") from None
     introduction = read_answer(
-        answer,
+        parse_answer(hive_pb2.ChallengeResponse, data, address),
         caller="",
         nonce=nonce,
         address=address,

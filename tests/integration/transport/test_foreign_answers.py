@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from hivenode.cli.peer import connect
+from hivenode.cli.settings import Settings
 from hivenode.consensus import MemberId
 from hivenode.errors import Code
 from hivenode.pb import hive_pb2
@@ -14,7 +17,7 @@ from hivenode.pool.records import BlobRef
 from hivenode.runtime.digests import DigestReport
 from hivenode.runtime.ports import ClusterAction, ClusterOrder, PeerAddress, WorkerHello
 from hivenode.runtime.stores import SnapshotRef
-from tests.integration.transport.nonsense import NO_MESSAGE, member_that_answers
+from tests.integration.transport.nonsense import NO_MESSAGE, always, answering, member_that_answers
 from tests.integration.transport.parts import DEADLINE_S, HIVE, Node, capabilities, nodes
 from tests.integration.transport.peer_calls import KEY, failure_of
 
@@ -60,3 +63,10 @@ async def test_a_machine_that_waits_for_rights_of_a_newer_version_is_a_failure_o
         error = await failure_of(a.peers.manage_hive(peer, PENDING, DEADLINE_S))
         assert error.code is Code.PEER_REJECTED
         assert "observer" in error.message
+
+
+async def test_a_command_tells_that_whoever_is_there_answers_nonsense() -> None:
+    async with nodes(1) as (node,), answering(node.certificate, {"Challenge": always(NO_MESSAGE)}) as address:
+        error = await failure_of(asyncio.to_thread(connect, Settings(peer=f"{node.id}@{address}")))
+        assert error.code is Code.PEER_REJECTED
+        assert f"{address} answers what is no ChallengeResponse" in error.message

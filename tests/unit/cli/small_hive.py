@@ -21,6 +21,7 @@ from hivenode.pb import hive_pb2, nodepool_pb2
 
 HIVE_ID = "hive-of-the-test"
 LOG = b"".join(b"line %d\n" % number for number in range(100))
+NO_MESSAGE = b"\xff\xff\xff"
 EXPIRES_MS = 4_102_444_800_000
 """The year 2100: no test runs long enough for this session to end."""
 
@@ -56,6 +57,8 @@ class SmallHive:
         self.report: hive_pb2.GetStatusResponse | None = None
         # Failures to show before an answer, by method name: a gRPC status and a code, or None for a break without any.
         self.failures: dict[str, list[tuple[grpc.StatusCode, Code | None]]] = {}
+        # The methods that answer what is no message.
+        self.nonsense: set[str] = set()
         # After how many bytes of the log the watched stream breaks, once for each number.
         self.breaks_at: list[int] = []
         self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
@@ -266,6 +269,8 @@ class SmallHive:
         def serve(message: Any, context: grpc.ServicerContext) -> Any:
             self.keys.append(metadata_of(context).get("hive-idempotency-key", ""))
             self._fail(name, context)
+            if name in self.nonsense:
+                return iter([NO_MESSAGE]) if kind is grpc.unary_stream_rpc_method_handler else NO_MESSAGE
             answer = function(message, context)
             self._fail(f"done {name}", context)
             return answer
@@ -276,7 +281,7 @@ class SmallHive:
         return kind(
             serve,
             request_deserializer=request.FromString,
-            response_serializer=lambda message: message.SerializeToString(),
+            response_serializer=lambda message: message if message is NO_MESSAGE else message.SerializeToString(),
         )
 
 

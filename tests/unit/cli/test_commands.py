@@ -15,7 +15,7 @@ from hivenode.cli import peer
 from hivenode.errors import Code
 from hivenode.pb import hive_pb2
 from tests.unit.cli.conftest import Invoke
-from tests.unit.cli.small_hive import HIVE_ID, SmallHive
+from tests.unit.cli.small_hive import HIVE_ID, SmallHive, result_zip
 
 
 @pytest.fixture
@@ -238,6 +238,30 @@ def test_transfer_that_was_in_doubt_is_not_told_as_not_done(
 def test_fault_in_the_daemon_is_a_failure_and_not_repeated(hive: SmallHive, at_hive: Invoke) -> None:
     hive.failures["GetBalance"] = [(grpc.StatusCode.INTERNAL, Code.INTERNAL_ERROR)]
     assert at_hive("ledger", "balance").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "command"),
+    [
+        ("GetStatus", ("status",)),
+        ("Transfer", ("ledger", "transfer", "bob", "30")),
+        ("UploadTaskStream", ("task", "run", "task.zip")),
+        ("WatchTask", ("task", "logs", "-f", "task-1")),
+    ],
+)
+def test_what_is_no_answer_is_told_at_once(
+    hive: SmallHive, at_hive: Invoke, tmp_path: Path, method: str, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "task.zip").write_bytes(result_zip({"run.sh": b""}))
+    hive.uploads["task-1"] = b""
+    hive.balances["bob"] = 0
+    hive.nonsense.add(method)
+    hive.keys.clear()
+    result = at_hive(*command)
+    assert result.exit_code == 1
+    assert f"{hive.address} answers what is no" in result.stderr
+    assert "`hivenode --version`" in result.stderr
+    assert len(hive.keys) <= 3, "it is not asked again"
 
 
 @pytest.mark.parametrize(
