@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 from hivenode.config import split_address
@@ -18,21 +19,27 @@ async def relay(
     taken: list[asyncio.Task[None]] | None = None,
     *,
     delay_s: float = 0.0,
-    shown_port: int = 0,
+    mute: int = 0,
+    shown: socket.socket | None = None,
 ) -> AsyncIterator[str]:
     """An address that leads to the given one; whoever comes by it has the IP address `source` there, one of this machine's.
 
     Args:
         taken: gets a task for each connection, which ends with it.
         delay_s: how long all that is said takes, each way.
-        shown_port: of the way round; 0 for any that is free.
+        mute: on so many connections, the first ones, nothing is said.
+        shown: a bound socket for the way round; the relay closes it.
     """
     host, port = split_address(address)
     carried: list[asyncio.Task[None]] = [] if taken is None else taken
+    silent = iter(range(mute))
 
     async def carry(here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
             carried.append(task)
+        if next(silent, None) is not None:
+            await _hear_out(here, back)
+            return
         try:
             there, on = await asyncio.open_connection(host, port, local_addr=(source, 0))
         except OSError:
@@ -44,7 +51,9 @@ async def relay(
             on.close()
             back.close()
 
-    server = await asyncio.start_server(carry, "127.0.0.1", shown_port)
+    server = await (
+        asyncio.start_server(carry, "127.0.0.1", 0) if shown is None else asyncio.start_server(carry, sock=shown)
+    )
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
@@ -53,6 +62,15 @@ async def relay(
             for task in carried:
                 task.cancel()
             await asyncio.wait(carried, timeout=CLOSE_S)
+
+
+async def _hear_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with contextlib.suppress(OSError):
+            while await reader.read(1 << 16):
+                pass
+    finally:
+        writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from hivenode.cli.peer import connect
 from hivenode.cli.settings import Settings
-from hivenode.config import split_address
 from hivenode.errors import Code, HiveError
 from hivenode.runtime.ports import PeerAddress
 from hivenode.transport.peer_link import REDIAL_PAUSE_S
@@ -55,14 +55,15 @@ async def test_callers_that_end_while_others_wait_for_the_same_dial_end_alone() 
 
 async def test_an_address_that_refused_is_tried_again_while_another_is_silent() -> None:
     """A daemon that begins anew refuses for a moment, and is found before addresses that say nothing have had their time."""
+    shown = socket.socket()
+    shown.bind(("127.0.0.1", 0))  # It refuses until it listens.
+    address = f"127.0.0.1:{shown.getsockname()[1]}"
     async with nodes(2) as (a, b), silent(1) as (there, mute):
-        async with relay(b.server.peer_address, "127.0.0.1") as address:
-            pass
         link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(address, *mute)))
         dialling = asyncio.ensure_future(link.connect(DEADLINE_S))
         async with asyncio.timeout(DEADLINE_S):
             await there.one_came.wait()
-        async with relay(b.server.peer_address, "127.0.0.1", shown_port=split_address(address)[1]):
+        async with relay(b.server.peer_address, "127.0.0.1", shown=shown):
             assert (await dialling).address == address
         await there.all_ended()
 
