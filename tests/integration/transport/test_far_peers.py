@@ -68,6 +68,13 @@ async def test_an_address_that_refused_is_tried_again_while_another_is_silent() 
         await there.all_ended()
 
 
+async def test_a_try_that_is_getting_through_is_waited_for_when_the_first_one_has_failed() -> None:
+    mute = 2  # One of the tries that follow each other by a second then gets through after `DIAL_TIMEOUT_S`.
+    async with nodes(2) as (a, b), relay(b.server.peer_address, "127.0.0.1", delay_s=WAY_S, mute=mute) as address:
+        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(address,)))
+        assert (await link.connect(DEADLINE_S)).address == address
+
+
 async def test_a_command_reaches_a_daemon_that_is_far_away() -> None:
     async with nodes(1) as (node,), relay(node.server.peer_address, "127.0.0.1", delay_s=WAY_S) as address:
         peer = await asyncio.to_thread(connect, Settings(peer=f"{node.id}@{address}"))
@@ -98,3 +105,15 @@ async def test_a_dial_that_is_refused_leaves_no_connection_open(refuses: str) ->
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.wait(taken)
         assert len(taken) >= 4
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_the_failure_of_a_dial_goes_with_who_waited_for_it() -> None:
+    gc.collect()
+    async with nodes(2) as (a, b):
+        link = a.peers.link_to(PeerAddress(node_id=a.id, addresses=b.address.addresses))
+        with contextlib.suppress(HiveError):
+            await link.connect(DEADLINE_S)
+        await asyncio.sleep(0)  # The dial's own callbacks have it until then.
+        kept = [it for it in gc.get_objects() if isinstance(it, HiveError) and it.__traceback__ is not None]
+        assert kept == []
