@@ -353,24 +353,26 @@ class GrpcPeers:
         deadline_s: float,
         carried: tuple[tuple[str, str], ...] = (),
     ) -> bytes:
-        """One unary call; tried once more on a fresh connection when the ticket of the kept one is no longer known."""
+        """One unary call; tried once more on a fresh connection when the ticket of the kept one is no longer known.
+
+        Who has no time left for that hears the refusal, which says more than that the time is over.
+        """
         link = self.link_to(peer)
-        ends = asyncio.get_running_loop().time() + deadline_s
-        for attempt in (1, 2):
-            connection = await link.connect(max(ends - asyncio.get_running_loop().time(), 0))
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + deadline_s
+        connection = await link.connect(deadline_s)
+        try:
+            return await _called(link, connection, method, request, ends, carried)
+        except HiveError as error:
+            if error.code is not Code.PEER_REJECTED:
+                raise
             try:
-                async with _failures_named(link, connection):
-                    invoke = connection.unary(SERVICE + method)
-                    data: bytes = await invoke(
-                        request.SerializeToString(),
-                        timeout=max(ends - asyncio.get_running_loop().time(), 0),
-                        metadata=(*connection.metadata, *carried),
-                    )
-                    return data
-            except HiveError as error:
-                if error.code is not Code.PEER_REJECTED or attempt == 2:
+                connection = await link.connect(max(ends - loop.time(), 0))
+            except HiveError as failure:
+                if failure.code is not Code.NODE_OFFLINE or loop.time() < ends:
                     raise
-        raise _lost(peer.node_id)
+                raise error from None
+        return await _called(link, connection, method, request, ends, carried)
 
     # --- work ----------------------------------------------------------------------------------------------------
 
@@ -472,6 +474,24 @@ class GrpcPeers:
             self._give_up(node)
         if self._closing:
             await asyncio.wait(self._closing, timeout=CONNECT_TIMEOUT_S)
+
+
+async def _called(
+    link: PeerLink,
+    connection: Connection,
+    method: str,
+    request: Any,
+    ends: float,
+    carried: tuple[tuple[str, str], ...],
+) -> bytes:
+    """The answer to one unary call, which ends at a time of the loop."""
+    async with _failures_named(link, connection):
+        data: bytes = await connection.unary(SERVICE + method)(
+            request.SerializeToString(),
+            timeout=max(ends - asyncio.get_running_loop().time(), 0),
+            metadata=(*connection.metadata, *carried),
+        )
+        return data
 
 
 def _pending_node(node: Any, leader: NodeId) -> PendingNode:

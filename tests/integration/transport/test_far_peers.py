@@ -15,7 +15,7 @@ from hivenode.cli.settings import Settings
 from hivenode.errors import Code, HiveError
 from hivenode.runtime.ports import PeerAddress
 from hivenode.transport.peer_link import REDIAL_PAUSE_S
-from tests.integration.transport.parts import DEADLINE_S, nodes
+from tests.integration.transport.parts import DEADLINE_S, HIVE, nodes
 from tests.integration.transport.peer_calls import failure_of
 from tests.integration.transport.silent import silent
 from tests.support.relay import relay
@@ -73,6 +73,14 @@ async def test_a_try_that_is_getting_through_is_waited_for_when_the_first_one_ha
     async with nodes(2) as (a, b), relay(b.server.peer_address, "127.0.0.1", delay_s=WAY_S, mute=mute) as address:
         link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(address,)))
         assert (await link.connect(DEADLINE_S)).address == address
+
+
+async def test_who_was_refused_and_has_no_time_to_prove_itself_anew_hears_the_refusal() -> None:
+    async with nodes(2) as (a, b), relay(b.server.peer_address, "127.0.0.1", delay_s=WAY_S) as address:
+        peer = PeerAddress(node_id=b.id, addresses=(address,))
+        (await a.peers.link_to(peer).connect(DEADLINE_S)).renew("x" * 43, HIVE)
+        error = await failure_of(a.peers.members(peer, 5 * WAY_S))  # The refusal takes two of them, a proof four more.
+        assert error.code is Code.PEER_REJECTED
 
 
 async def test_a_command_reaches_a_daemon_that_is_far_away() -> None:
