@@ -212,11 +212,18 @@ class Forwarder:
         return leader
 
     async def _connect(self, call: Call, leader: PeerAddress) -> tuple[PeerLink, Connection]:
+        """The connection to a leader; a dial is waited for as an answer is, under a patience of its own: nobody is asked yet."""
         link = self._link_to(leader)
+        if link.ready is not None:
+            return link, link.ready
+        dialled = asyncio.ensure_future(link.connect(min(CONNECT_TIMEOUT_S, max(call.remaining_s(), 0))))
         try:
-            return link, await link.connect(min(CONNECT_TIMEOUT_S, max(call.remaining_s(), 0)))
+            await self._watch(call, leader.node_id, dialled, _Patience(), reached=False)
+            return link, await dialled
         except HiveError as error:
             raise _TryAgainError(error.message, reached=False) from error
+        finally:
+            _let_go(dialled)
 
     def _carried(self, call: Call, connection: Connection) -> list[tuple[str, str]]:
         carried = [*connection.metadata, (HOPS, str(call.hops + 1)), (ORIGIN, call.caller.origin)]
@@ -238,7 +245,7 @@ class Forwarder:
             _outcome(invoke(request, timeout=max(call.remaining_s(), 0), metadata=self._carried(call, connection)))
         )
         try:
-            await self._watch(call, leader.node_id, sent, patience)
+            await self._watch(call, leader.node_id, sent, patience, reached=True)
             return await sent
         except grpc.aio.AioRpcError as error:
             link.note_failure(connection, error)
@@ -254,15 +261,17 @@ class Forwarder:
         except LostCallError as error:
             raise _TryAgainError("the connection was closed", reached=True) from error
         finally:
-            sent.cancel()
+            _let_go(sent)
 
-    async def _watch(self, call: Call, target: NodeId, sent: asyncio.Future[Any], patience: _Patience) -> None:
-        """Returns when what was sent to a leader has ended; raises _TryAgainError when that need not be waited for."""
+    async def _watch(
+        self, call: Call, target: NodeId, sent: asyncio.Future[Any], patience: _Patience, *, reached: bool
+    ) -> None:
+        """Returns when a call to a leader, or its dial, has ended; raises _TryAgainError when that need not be waited for."""
         while not (await asyncio.wait({sent}, timeout=min(LOOK_S, max(call.remaining_s(), 0))))[0]:
             if call.remaining_s() <= 0:
-                raise _TryAgainError(f"{target} did not answer", reached=True)
+                raise _TryAgainError(f"{target} did not answer", reached=reached)
             if await self._moved(target, patience):
-                raise _TryAgainError(f"{target} leads no longer", reached=True)
+                raise _TryAgainError(f"{target} leads no longer", reached=reached)
 
     async def _moved(self, target: NodeId, patience: _Patience) -> bool:
         """Whether this node leads, knows of another leader by now, or has known of none for longer than an election."""
@@ -347,7 +356,7 @@ class Forwarder:
             )
             passing = asyncio.ensure_future(_passed(Upload(sent, None), pieces))
             try:
-                await self._watch(call, leader.node_id, passing, patience)
+                await self._watch(call, leader.node_id, passing, patience, reached=True)
                 response, trailing = await passing
                 return response, relayed_metadata(trailing)
             except _TryAgainError as error:
@@ -363,8 +372,14 @@ class Forwarder:
             except LostCallError:
                 raise HiveError(Code.OUTCOME_UNKNOWN, "the leader went away: repeat the upload") from None
             finally:
-                passing.cancel()
+                _let_go(passing)
                 sent.cancel()
+
+
+def _let_go(task: asyncio.Future[Any]) -> None:
+    """Ends what nobody waits for any more; its failure counts as seen."""
+    if not task.cancel() and not task.cancelled():
+        task.exception()
 
 
 async def _outcome(sent: Any) -> tuple[bytes, Metadata]:

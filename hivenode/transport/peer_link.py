@@ -363,6 +363,13 @@ class PeerLink:
     def addresses(self) -> tuple[str, ...]:
         return self._addresses
 
+    @property
+    def ready(self) -> Connection | None:
+        """The proven connection when it is there already."""
+        current = self._current
+        wanted = current is not None and not self._given_up and current.proven_in(self._me.hive_id())
+        return current if wanted else None
+
     def learn(self, addresses: tuple[str, ...]) -> bool:
         """Takes newer addresses; whether there was one that was not known."""
         told = addresses[: 2 * ADDRESSES_MAX]  # Where the hive has the node, and where it says that it is now.
@@ -377,9 +384,8 @@ class PeerLink:
     async def connect(self, deadline_s: float) -> Connection:
         """The proven connection, dialled when there is none. Raises NODE_OFFLINE, PEER_REJECTED, WRONG_HIVE."""
         self._check_wanted()
-        connection = self._current
-        if connection is not None and connection.proven_in(self._me.hive_id()):
-            return connection
+        if (ready := self.ready) is not None:
+            return ready
         try:
             async with asyncio.timeout(deadline_s):
                 while True:

@@ -14,10 +14,11 @@ from hivenode.errors import Code, HiveError
 from hivenode.pb import hive_pb2, nodepool_pb2
 from hivenode.pool.records import TaskState
 from hivenode.runtime.ports import PeerAddress, Standing, TaskEvent
-from hivenode.transport import forwarding
+from hivenode.transport import forwarding, peer_link
 from hivenode.transport.uploads import Upload
 from tests.integration.transport.client import Client, code_of
 from tests.integration.transport.parts import DEADLINE_S, World, nodes
+from tests.integration.transport.silent import silent
 
 SOON_S = 5.0
 """Half of what the client waits: a call that ends by then was not cut off by its deadline."""
@@ -197,6 +198,39 @@ async def test_a_follower_that_is_elected_meanwhile_answers_itself() -> None:
         async with asyncio.timeout(DEADLINE_S):
             assert (await sent)[0].success
         assert leader.ports.world.balances["testuser"] == 990
+        await client.channel.close()
+
+
+async def test_a_dial_to_a_leader_that_is_silent_is_not_waited_for_when_another_leads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forwarding, "CONNECT_TIMEOUT_S", 2 * DEADLINE_S)
+    monkeypatch.setattr(peer_link, "DIAL_TIMEOUT_S", 2 * DEADLINE_S)
+    world = World()
+    async with nodes(2, world) as (successor, follower), silent(1) as (there, mute):
+        client, token = await _logged_in(follower.server.api_address, world)
+        follower.ports.follow(PeerAddress(node_id=NodeId("a" * 26), addresses=mute))
+        sent = asyncio.ensure_future(client.call("Transfer", TRANSFER, token))
+        async with asyncio.timeout(SOON_S):
+            await there.one_came.wait()
+            follower.ports.follow(successor.address)
+            assert (await sent)[0].success
+        await client.channel.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_leader_that_is_dialled_in_vain_is_given_up_as_one_that_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        forwarding, "CONNECT_TIMEOUT_S", 2 * forwarding.LOOK_S
+    )  # It is looked whether another leads meanwhile.
+    world = World()
+    async with nodes(2, world) as (_, follower), silent(1) as (_, mute):
+        client, token = await _logged_in(follower.server.api_address, world)
+        follower.ports.follow(PeerAddress(node_id=NodeId("a" * 26), addresses=mute))
+        async with asyncio.timeout(SOON_S):
+            assert code_of(await client.failing("Transfer", TRANSFER, token))[1:] == (2005, "retry")
         await client.channel.close()
 
 
