@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from hivenode.consensus import ReadState
-from hivenode.errors import HiveError
+from hivenode.errors import Code, HiveError
 
 READ_RETRY_MS: Final = 300
 """A read whose question or answer may be lost is asked again after two heartbeats."""
@@ -57,21 +57,25 @@ class Reads:
         """Asks for all that wait. Those that come while a question is under way share the next, as writes share an fsync."""
         if not (self._waiting or self._asked) or (self._asked and now_ms - self._asked_ms < READ_RETRY_MS):
             return
-        asked = next(reversed(self._asked.values()), [])
-        reads = [read for read in (*asked, *self._waiting) if not read.done()]
-        self._waiting = []
+        self._waiting = [read for read in self._waiting if not read.done()]
+        asked = [read for read in next(reversed(self._asked.values()), []) if not read.done()]
+        reads = [*asked, *self._waiting]
         if not reads:
             self._asked.clear()
             return
-        self._asked_ms = now_ms
         self._sequence += 1
         context = f"{self._origin}:{self._sequence}".encode()
         try:
             self._ask(context)
-        except HiveError:  # There is no leader to ask by now, or it has as many reads as it takes.
-            self._asked.clear()
-            self._waiting = reads
+        except HiveError as error:
+            if (
+                error.code is not Code.OVERLOADED
+            ):  # There is no leader to ask by now; else it answers what it was asked before.
+                self._asked.clear()
+                self._waiting = reads
             return
+        self._asked_ms = now_ms
+        self._waiting = []
         self._asked[context] = reads
         if len(self._asked) > QUESTIONS_MAX:
             del self._asked[next(iter(self._asked))]

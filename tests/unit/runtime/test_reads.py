@@ -16,6 +16,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.is_there = True
+        self.is_busy = False
         self.questions: list[bytes] = []
         self.reads = Reads("member.1", self.ask)
         self.now_ms = 0
@@ -23,6 +24,8 @@ class Asked:
     def ask(self, context: bytes) -> None:
         if not self.is_there:
             raise HiveError(Code.NO_LEADER, "nobody leads")
+        if self.is_busy:
+            raise HiveError(Code.OVERLOADED, "too many reads wait already")
         self.questions.append(context)
 
     def read(self) -> asyncio.Future[None]:
@@ -120,6 +123,20 @@ async def test_a_read_without_a_leader_is_asked_as_soon_as_there_is_one(leader: 
     leader.later(0)
     leader.answer(0)
     assert read.done()
+
+
+async def test_what_a_leader_was_asked_counts_when_it_takes_no_further_question(leader: Asked) -> None:
+    first = leader.read()
+    leader.is_busy = True
+    leader.later()
+    second = leader.read()
+    leader.answer(0)
+    assert first.done()
+    assert not second.done()
+    leader.is_busy = False
+    leader.later(0)
+    leader.answer(1)
+    assert second.done()
 
 
 async def test_nobody_is_asked_for_reads_whose_callers_have_gone(leader: Asked) -> None:
