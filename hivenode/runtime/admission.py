@@ -13,6 +13,7 @@ from hivenode.membership.twins import Claim, TwinVerdict, addresses_to_ask, judg
 from hivenode.pool.records import NodeEntry, NodeKind
 from hivenode.runtime.ports import PeerNetwork
 from hivenode.runtime.refusals import Refusals
+from hivenode.runtime.together import together
 
 CHECKS_MAX: Final = 8
 """Machines about which a leader asks at one moment, each at 16 addresses at the most, which joiners name. Others wait for their
@@ -103,5 +104,5 @@ async def _ask(peers: PeerNetwork, addresses: tuple[str, ...]) -> list[Claim]:
             node_id=record.node_id, incarnation=record.incarnation, addresses=(address,), instance=intro.instance
         )
 
-    found = await asyncio.gather(*(one(address) for address in addresses))
+    found = await together(one(address) for address in addresses)
     return [claim for claim in found if claim is not None]

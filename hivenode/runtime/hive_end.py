@@ -29,6 +29,7 @@ from hivenode.pool.events import Event, HiveDissolved, StateReplaced
 from hivenode.runtime.local import LocalNode
 from hivenode.runtime.ports import Introduction, PeerNetwork
 from hivenode.runtime.replica import Replica
+from hivenode.runtime.together import together
 
 DECIDE_DEADLINE_S: Final = 5.0
 GRACE_S: Final = 1.0
@@ -219,7 +220,7 @@ class HiveEnd:
             if not self._local.hive_id() or self.leaving or self._local.knows_leader():
                 continue
             for peer in self._local.hive_nodes()[:SOUGHT_MAX]:
-                await asyncio.gather(*(self._seek(address) for address in peer.addresses))
+                await together(self._seek(address) for address in peer.addresses)
 
     async def _seek(self, address: str) -> None:
         with contextlib.suppress(HiveError):

@@ -71,6 +71,7 @@ from hivenode.runtime.ports import (
 )
 from hivenode.runtime.replica import Replica
 from hivenode.runtime.requests import accepted
+from hivenode.runtime.together import together
 
 CALL_DEADLINE_S: Final = 3.0
 """As long as the machine itself waits for an answer of a candidate."""
@@ -358,7 +359,7 @@ class HiveLife:
             except HiveError:
                 return None
 
-        answers = zip(others, await asyncio.gather(*(answer_of(address) for address in others)), strict=True)
+        answers = zip(others, await together(answer_of(address) for address in others), strict=True)
         return any(
             self._meet_own_key(address, intro)
             for address, intro in answers

@@ -19,6 +19,7 @@ from hivenode.errors import HiveError
 from hivenode.runtime.local import LEADERLESS_S, LocalNode
 from hivenode.runtime.ports import PeerAddress, PeerNetwork
 from hivenode.runtime.replica import Replica
+from hivenode.runtime.together import together
 
 ASK_DEADLINE_S: Final = 1.0
 """A machine on a LAN answers within milliseconds."""
@@ -67,7 +68,7 @@ class MemberSearch:
         begin = self._asked % len(known) if known else 0
         asked = tuple(islice(chain(known[begin:], known[:begin]), ASKED_AT_ONCE))
         self._asked += len(asked)
-        answers = await asyncio.gather(*(self._ask(peer) for peer in asked))
+        answers = await together(self._ask(peer) for peer in asked)
         if called and not any(answers) and not self._told_owner:
             self._told_owner = True
             _log.warning(
