@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 from tests.integration.transport.parts import DEADLINE_S
@@ -34,10 +35,11 @@ class Silent:
 
 
 @contextlib.asynccontextmanager
-async def silent(count: int, port: int = 0) -> AsyncIterator[tuple[Silent, tuple[str, ...]]]:
-    """So many addresses at which nothing is said."""
+async def silent(count: int, *shown: socket.socket) -> AsyncIterator[tuple[Silent, tuple[str, ...]]]:
+    """So many addresses at which nothing is said, and those of some bound sockets, which it closes."""
     there = Silent()
-    servers = [await asyncio.start_server(there.take, "127.0.0.1", port) for _ in range(count)]
+    servers = [await asyncio.start_server(there.take, "127.0.0.1", 0) for _ in range(count)]
+    servers += [await asyncio.start_server(there.take, sock=bound) for bound in shown]
     try:
         yield there, tuple(f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers)
     finally:
