@@ -42,7 +42,8 @@ FAILED_PER_MILLE: Final = 100
 class _Attempt:
     key: AttemptKey
     started: bool = False
-    stopping: bool = False
+    forgotten: bool = False
+    """Nobody wants its end any more; it is open until it is killed."""
     ended: AttemptEnded | None = None
 
 
@@ -104,10 +105,10 @@ class Worker:
             self._stream.send(0, event)
 
     def _say_again(self, attempt: _Attempt) -> None:
+        if attempt.started:
+            self._say(AttemptStarted(key=attempt.key))
         if attempt.ended is not None:
             self._say(attempt.ended)
-        elif attempt.started:
-            self._say(AttemptStarted(key=attempt.key))
 
     # --- orders ----------------------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Worker:
             case StopOrder():
                 self._stop(order.key, discard=order.discard)
             case CloseOrder():
-                self._attempts.pop(order.key, None)
+                self._forget(order.key)
             case RosterOrder():
                 pass  # Simulated light nodes believe the leader that they found.
 
@@ -134,7 +135,7 @@ class Worker:
         self._node.at(self._engine.now_us + self._engine.between(*SETUP_US), lambda: self._start(attempt))
 
     def _start(self, attempt: _Attempt) -> None:
-        if attempt.ended is not None or attempt.key not in self._attempts:
+        if attempt.ended is not None or attempt.forgotten or attempt.key not in self._attempts:
             return
         if self._engine.chance(FAULT_PER_MILLE):
             self._end(attempt, AttemptOutcome.WORKER_FAULT, None)
@@ -148,7 +149,7 @@ class Worker:
     def _stop(self, key: AttemptKey, *, discard: bool) -> None:
         attempt = self._attempts.get(key)
         if discard:
-            self._attempts.pop(key, None)
+            self._forget(key)
         elif attempt is None:
             self._say(_ended(key, AttemptOutcome.STOPPED, None))
         elif attempt.ended is None:
@@ -157,8 +158,20 @@ class Worker:
         else:
             self._say_again(attempt)
 
+    def _forget(self, key: AttemptKey) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is None or attempt.forgotten:
+            return
+        attempt.forgotten = True
+        delay_us = 0 if attempt.ended is not None else self._engine.between(*STOP_US)
+
+        def drop() -> None:
+            del self._attempts[key]
+
+        self._node.at(self._engine.now_us + delay_us, drop)
+
     def _end(self, attempt: _Attempt, outcome: AttemptOutcome, exit_code: int | None) -> None:
-        if attempt.ended is None and attempt.key in self._attempts:
+        if attempt.ended is None and not attempt.forgotten and attempt.key in self._attempts:
             attempt.ended = _ended(attempt.key, outcome, exit_code)
             self._say(attempt.ended)
 
