@@ -20,6 +20,7 @@ import secrets
 import struct
 import zlib
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,10 +41,9 @@ from hivenode.encoding.canonical import DecodeError, decode, encode
 from hivenode.encoding.recovery import base_of
 from hivenode.errors import Code, HiveError, InvariantError, ensure
 from hivenode.runtime.stores import CompactionBounds, LogWrite
+from hivenode.storage.lmdb_disk import LmdbDisk, open_environment
 from hivenode.storage.sealed_row import seal, unseal
 
-MAP_BYTES: Final = 64 << 30
-"""Address space, not disk: fixed and large, so that the map never has to be resized under a reader."""
 CACHE_ENTRIES_MAX: Final = 8_192
 """Followers that keep up are served from memory; one that is further behind is read from the map."""
 FORMAT: Final = 2
@@ -98,16 +98,26 @@ class LogStore:
         """Opens or makes the log in `folder`.
 
         Raises:
-            HiveError: it is of a newer format.
+            HiveError: it is of a newer format; DISK_FULL when something has to be written for it.
             InvariantError: it is damaged.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._environment = lmdb.open(str(folder), map_size=MAP_BYTES, max_dbs=2, metasync=True, sync=True, mode=0o600)
-        self._entries = self._environment.open_db(b"entries")
-        self._meta = self._environment.open_db(b"meta")
+        self._environment = open_environment(folder, metasync=True)
+        self._disk = LmdbDisk(self._environment, folder, "the log")
         self._cache: dict[int, Entry] = {}
         self._conf = ConfState()
-        with self._environment.begin(write=True) as transaction:
+        self._snapshot: Snapshot | None = None
+        self._snapshot_wanted = False
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._read(folder)
+            undo.pop_all()
+
+    def _read(self, folder: Path) -> None:
+        with self._disk.told_apart():
+            self._entries = self._environment.open_db(b"entries")
+            self._meta = self._environment.open_db(b"meta")
+        with self._disk.told_apart(), self._environment.begin(write=True) as transaction:
             found = transaction.get(_FORMAT, db=self._meta)
             if found is None:
                 transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
@@ -133,8 +143,6 @@ class LogStore:
                 self._sizes = deque(len(value) for value in cursor.iternext(keys=False, values=True))
             self._last = base_index + len(self._sizes)
         self._size_bytes = sum(self._sizes)
-        self._snapshot: Snapshot | None = None
-        self._snapshot_wanted = False
 
     def _seal_all(self, transaction: lmdb.Transaction) -> None:
         with transaction.cursor(db=self._meta) as cursor:
@@ -256,30 +264,27 @@ class LogStore:
         Args:
             hive_id: binds the log to this hive in the same transaction, unless empty.
         """
-        try:
-            with self._environment.begin(write=True) as transaction:
-                if hive_id:
-                    self._put(transaction, _HIVE_ID, hive_id.encode())
-                last = self._last
-                if batch.base is not None:
-                    last = batch.base.index
-                    transaction.drop(self._entries, delete=False)
-                    self._put(transaction, _BASE, encode([batch.base.index, batch.base.term]))
-                    self._put(transaction, _STATE_FOLDER, batch.base.state_folder.encode())
-                if batch.entries:
-                    first = batch.entries[0].index
-                    ensure(first <= last + 1, f"a gap in the log: {first} after {last}")
-                    with transaction.cursor(db=self._entries) as cursor:
-                        if first <= last:
-                            more = cursor.set_key(_key(first))
-                            while more:
-                                more = cursor.delete()
-                        cursor.putmulti([(_key(e.index), encode_entry(e)) for e in batch.entries], append=True)
-                if batch.hard_state is not None:
-                    state = batch.hard_state
-                    self._put(transaction, _HARD_STATE, encode([state.term, state.vote or "", state.commit]))
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
-            raise HiveError(Code.DISK_FULL, f"the log cannot be written: {error}; free some disk space") from error
+        with self._disk.told_apart(), self._environment.begin(write=True) as transaction:
+            if hive_id:
+                self._put(transaction, _HIVE_ID, hive_id.encode())
+            last = self._last
+            if batch.base is not None:
+                last = batch.base.index
+                transaction.drop(self._entries, delete=False)
+                self._put(transaction, _BASE, encode([batch.base.index, batch.base.term]))
+                self._put(transaction, _STATE_FOLDER, batch.base.state_folder.encode())
+            if batch.entries:
+                first = batch.entries[0].index
+                ensure(first <= last + 1, f"a gap in the log: {first} after {last}")
+                with transaction.cursor(db=self._entries) as cursor:
+                    if first <= last:
+                        more = cursor.set_key(_key(first))
+                        while more:
+                            more = cursor.delete()
+                    cursor.putmulti([(_key(e.index), encode_entry(e)) for e in batch.entries], append=True)
+            if batch.hard_state is not None:
+                state = batch.hard_state
+                self._put(transaction, _HARD_STATE, encode([state.term, state.vote or "", state.commit]))
 
     def written(self, batch: LogWrite) -> None:
         """Back on the event loop: what `write` made durable becomes readable."""
@@ -332,15 +337,16 @@ class LogStore:
     def compact(self) -> None:
         """On the writer thread: removes the entries before the first one; each transaction moves the base with them."""
         base_index, base_term = self._first - 1, self._base_term
-        try:
-            while self._remove_some(base_index, base_term):
-                pass
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
-            raise HiveError(Code.DISK_FULL, f"the log cannot be compacted: {error}") from error
+        while self._remove_some(base_index, base_term):
+            pass
 
     def _remove_some(self, base_index: int, base_term: int) -> bool:
         """Removes some of the oldest entries up to the base; returns whether there are more."""
-        with self._environment.begin(write=True) as transaction, transaction.cursor(db=self._entries) as cursor:
+        with (
+            self._disk.told_apart(),
+            self._environment.begin(write=True) as transaction,
+            transaction.cursor(db=self._entries) as cursor,
+        ):
             more, index, term = cursor.first(), 0, 0
             for _ in range(_REMOVED_AT_ONCE):
                 if not more or int.from_bytes(cursor.key(), "big") > base_index:
@@ -376,4 +382,4 @@ class LogStore:
         return (info["last_pgno"] + 1) * stat["psize"], info["map_size"]
 
     def close(self) -> None:
-        self._environment.close()
+        self._disk.close()

@@ -39,7 +39,7 @@ from hivenode.storage.state_file import (
     read_state,
     write_state,
 )
-from hivenode.storage.state_store import StateStore, open_environment, write_mark
+from hivenode.storage.state_store import StateStore, open_state, write_mark
 
 _BATCH_ROWS: Final = 4_096
 _TEMPORARY_NAME_BYTES: Final = 8
@@ -187,7 +187,7 @@ class SnapshotFolder:
         mark, rows = read_state(file, self._log.hive_id, ref, meta)
         folder.mkdir(mode=0o700)
         self._step("state folder made")
-        environment = open_environment(folder, sync=False)
+        environment = open_state(folder, sync=False)
         try:
             main, about = environment.open_db(b"main"), environment.open_db(b"meta")
             batch: list[tuple[bytes, bytes]] = []

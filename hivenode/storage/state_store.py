@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,11 +33,10 @@ from hivenode.encoding.canonical import decode, encode
 from hivenode.errors import Code, HiveError, ensure
 from hivenode.runtime.digests import NO_DIGEST, digest_after
 from hivenode.runtime.stores import Flush
+from hivenode.storage.lmdb_disk import MAP_BYTES, LmdbDisk, open_environment
 from hivenode.storage.sealed_row import seal, unseal
 from hivenode.storage.state_file import StateMark
 
-MAP_BYTES: Final = 64 << 30
-"""Address space, not disk (see log_store)."""
 ACTIVE_KEYS_MAX: Final = 200_000
 """Above it `overfull` tells the runtime to wait for a flush: some 100 MB of overlay."""
 KEPT_ROWS_MAX: Final = 8_192
@@ -58,12 +57,10 @@ def _after_prefix(prefix: bytes) -> bytes | None:
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else None
 
 
-def open_environment(folder: Path, *, sync: bool = True) -> lmdb.Environment:
-    """The LMDB environment of an agreed state; without `sync` its maker calls `Environment.sync` when it is whole."""
+def open_state(folder: Path, *, sync: bool = True) -> lmdb.Environment:
+    """The LMDB environment of an agreed state; without `sync` its maker calls `Environment.sync` when it is whole. DISK_FULL."""
     # Without metasync a power cut may lose the last commits but never the map's integrity, and the log has them all.
-    return lmdb.open(
-        str(folder), map_size=MAP_BYTES, max_dbs=2, metasync=False, sync=sync, mode=0o600, max_spare_txns=2
-    )
+    return open_environment(folder, map_bytes=MAP_BYTES, metasync=False, sync=sync, spare_transactions=2)
 
 
 def write_mark(transaction: lmdb.Transaction, meta: Any, mark: StateMark) -> None:
@@ -76,11 +73,16 @@ class _Map:
     """An open map, and how many need it: the store itself, and the copies that are read from it."""
 
     def __init__(self, folder: Path) -> None:
-        self.environment: Final = open_environment(folder)
-        self.main: Final = self.environment.open_db(b"main")
-        self.meta: Final = self.environment.open_db(b"meta")
+        self.environment: Final = open_state(folder)
+        self.disk: Final = LmdbDisk(self.environment, folder, "the agreed state")
         self._lock = threading.Lock()
         self._holders = 1
+        with ExitStack() as undo:
+            undo.callback(self.let_go)
+            with self.disk.told_apart():
+                self.main: Final = self.environment.open_db(b"main")
+                self.meta: Final = self.environment.open_db(b"meta")
+            undo.pop_all()
 
     def hold(self) -> bool:
         """On any thread: whether the map is open, and stays so until `let_go`."""
@@ -95,7 +97,7 @@ class _Map:
         with self._lock:
             self._holders -= 1
             if not self._holders:
-                self.environment.close()
+                self.disk.close()
 
 
 class _Overlay:
@@ -143,7 +145,7 @@ class StateStore:
         self._map = _Map(folder)
         self._environment, self._main, self._meta = self._map.environment, self._map.main, self._map.meta
         mark = StateMark(index=0, term=0, digest=NO_DIGEST, conf=ConfState())
-        with self._environment.begin(write=True) as transaction:
+        with self._map.disk.told_apart(), self._environment.begin(write=True) as transaction:
             found = transaction.get(_FORMAT, db=self._meta)
             if found is None:
                 transaction.put(_FORMAT, encode(FORMAT), db=self._meta)
@@ -272,21 +274,16 @@ class StateStore:
         )
 
     def commit_flush(self, flush: Flush) -> None:
-        """On the writer thread: one transaction with the rows, the applied index and the configuration."""
-        try:
-            with self._environment.begin(write=True, db=self._main) as transaction:
-                with transaction.cursor(db=self._main) as cursor:
-                    rows = sorted(flush.rows.items())
-                    cursor.putmulti([(key, seal(key, value)) for key, value in rows if value is not None])
-                for key, value in flush.rows.items():
-                    if value is None:
-                        transaction.delete(key)
-                mark = StateMark(
-                    index=flush.applied_index, term=flush.applied_term, digest=flush.digest, conf=flush.conf
-                )
-                write_mark(transaction, self._meta, mark)
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
-            raise HiveError(Code.DISK_FULL, f"the agreed state cannot be written: {error}") from error
+        """On the writer thread: one transaction with the rows, the applied index and the configuration. DISK_FULL."""
+        with self._map.disk.told_apart(), self._environment.begin(write=True, db=self._main) as transaction:
+            with transaction.cursor(db=self._main) as cursor:
+                rows = sorted(flush.rows.items())
+                cursor.putmulti([(key, seal(key, value)) for key, value in rows if value is not None])
+            for key, value in flush.rows.items():
+                if value is None:
+                    transaction.delete(key)
+            mark = StateMark(index=flush.applied_index, term=flush.applied_term, digest=flush.digest, conf=flush.conf)
+            write_mark(transaction, self._meta, mark)
 
     def end_flush(self) -> None:
         """Back on the event loop: the flushed rows are read from the map from now on."""
@@ -303,7 +300,7 @@ class StateStore:
 
     def sync(self) -> None:
         """On the writer thread: the last flush survives the loss of power when this returns."""
-        self._environment.sync(True)
+        self._map.disk.sync()
 
     # --- as a whole ------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,9 +16,11 @@ from hivenode.blobs.store import DiskBlobStore
 from hivenode.errors import Code, HiveError
 from hivenode.pool.records import BlobRef
 from hivenode.runtime.streams import closing
-from tests.support.parts import no_files_left, require
+from tests.support.parts import no_files_left
+from tests.support.small_disks import free_bytes, small_disk
 
 LARGE = 1 << 30
+SMALL_KIB = 3 << 10
 
 
 def ref(data: bytes) -> BlobRef:
@@ -111,9 +111,7 @@ async def test_names_that_are_no_digest_lead_nowhere(store: DiskBlobStore, tmp_p
 
 
 async def test_a_full_disk_refuses_while_the_stream_comes(tmp_path: Path) -> None:
-    room = os.statvfs(tmp_path)
-    free_bytes = room.f_bavail * room.f_frsize
-    store = DiskBlobStore(tmp_path / "blobs", free_bytes + (1 << 30))
+    store = DiskBlobStore(tmp_path / "blobs", free_bytes(tmp_path) + (1 << 30))
     with pytest.raises(HiveError) as caught:
         await store.put(cut(bytes(10)), size_bytes_max=LARGE)
     assert caught.value.code is Code.DISK_FULL
@@ -125,35 +123,27 @@ async def test_a_full_disk_refuses_while_the_stream_comes(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MiB."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    require(os.geteuid() == 0 and mount is not None and umount is not None, "root, to mount a small disk")
-    place = tmp_path / "small"
-    place.mkdir()
-    made = subprocess.run([str(mount), "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=False)
-    require(made.returncode == 0, "the right to mount a small disk")
-    yield place
-    subprocess.run([str(umount), str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", SMALL_KIB) as folder:
+        yield folder
 
 
-async def test_a_disk_that_fills_up_under_a_stream_is_told_and_left_clean(small_disk: Path) -> None:
-    store = DiskBlobStore(small_disk / "blobs", 0)
+async def test_a_disk_that_fills_up_under_a_stream_is_told_and_left_clean(disk: Path) -> None:
+    store = DiskBlobStore(disk / "blobs", 0)
     with pytest.raises(HiveError) as caught:
         await store.put(cut(bytes(5 << 20), 300_000), size_bytes_max=LARGE)
     assert caught.value.code is Code.DISK_FULL
-    assert list((small_disk / "blobs" / "tmp").iterdir()) == []
+    assert list((disk / "blobs" / "tmp").iterdir()) == []
     assert (await store.put(cut(bytes(1 << 20)), size_bytes_max=LARGE)).size_bytes == 1 << 20
     await store.aclose()
 
 
-async def test_the_reserve_is_kept_while_a_stream_comes(small_disk: Path) -> None:
-    store = DiskBlobStore(small_disk / "blobs", 2 << 20)
+async def test_the_reserve_is_kept_while_a_stream_comes(disk: Path) -> None:
+    store = DiskBlobStore(disk / "blobs", 2 << 20)
     with pytest.raises(HiveError) as caught:
         await store.put(cut(bytes(2 << 20), 300_000), size_bytes_max=LARGE)
     assert caught.value.code is Code.DISK_FULL
-    room = os.statvfs(small_disk)
-    assert room.f_bavail * room.f_frsize >= 2 << 20
+    assert free_bytes(disk) >= 2 << 20
     await store.aclose()
 
 
