@@ -322,6 +322,8 @@ class Raft:
         """This member's disk takes nothing."""
         state = self.state
         if state.is_leader:
+            if state.conf.voters | state.conf.voters_outgoing == {state.me}:
+                return  # Nobody could take over, and what was committed it can still read out.
             replication.ask_best_to_take_over(state)
             state.become_follower(state.term, None)
         elif state.can_campaign:

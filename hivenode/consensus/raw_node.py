@@ -199,7 +199,8 @@ class RawNode:
         """Tells that this member's disk takes nothing, as it shall be told again and again while that lasts.
 
         It leads no longer, since it could answer for nothing: the voter that has most of the log is asked to take over at once.
-        And it does not stand for election before an election timeout after the last such word.
+        And it does not stand for election before an election timeout after the last such word. The only voter goes on: it has
+        nobody to ask, and reads need no disk.
         """
         self._raft.disk_stalled()
 

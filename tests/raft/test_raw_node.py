@@ -532,3 +532,17 @@ def test_a_leader_whose_disk_takes_nothing_asks_the_best_voter_to_take_over_and_
     assert raw.meanwhile().messages == ()
     assert raw.status().role is Role.FOLLOWER
     raw.advance(ready)
+
+
+def test_the_only_voter_leads_on_and_answers_reads_while_its_disk_takes_nothing() -> None:
+    solo = Solo(conf=ConfState(voters=frozenset({A}), learners=frozenset({B})))
+    raw = solo.lead()
+    raw.propose(b"one")
+    ready = raw.ready()
+    raw.disk_stalled()
+    raw.read_index(b"read")
+    shown = raw.meanwhile()
+    assert shown.soft_state is None
+    assert [state.context for state in shown.read_states] == [b"read"]
+    assert raw.status().role is Role.LEADER
+    raw.advance(ready)
