@@ -38,6 +38,7 @@ from hivenode.durable_files import write_document
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.identity import KEY_FILE, Certificate, Identity, load_certificate, load_identity
+from hivenode.log_stream import log_stream
 from hivenode.master.tasks import HiveTasks
 from hivenode.pool import placement, queries
 from hivenode.pool.events import Event, NodeRevoked
@@ -93,6 +94,8 @@ WRITER_OVER_S: Final = STOP_DEADLINE_S - 0.4
 """The write under way; the rest is for the process itself to end."""
 CALLS_GRACE_S: Final = 2.0
 """Calls under way may end; a write that was acknowledged is on disk already."""
+WORD_RETRY_S: Final = 1.0
+"""What the disk had no room for at the start is written when there is some, this often looked at."""
 END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LEFT_FILE: Final = "left.json"
 LOCK_FILE: Final = "daemon.lock"
@@ -108,6 +111,10 @@ THREAD_SWITCH_S: Final = 0.000_5
 """The writer's thread gets its turn within this while the event loop is busy; Python's 5 ms is many times what an fsync takes."""
 
 _log = structlog.get_logger(__name__)
+
+
+def _not_written(path: Path, error: OSError) -> HiveError:
+    return HiveError(Code.DISK_FULL, f"{path} cannot be written: {error.strerror}; free some disk space")
 
 
 class DataDirectory:
@@ -137,8 +144,13 @@ class DataDirectory:
                 Code.INVALID_ARGUMENT,
                 f"a daemon (process {owner}) already runs on {self.path}: stop it first, or give this one its own --data-dir",
             ) from error
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
+        try:
+            # In place: a file that is emptied first gives back room that it may not get again.
+            size_bytes = os.pwrite(handle, str(os.getpid()).encode(), 0)
+            os.ftruncate(handle, size_bytes)
+        except OSError as error:
+            os.close(handle)
+            raise _not_written(self.path / LOCK_FILE, error) from error
         self._lock = handle
 
     def note_left(self, hive_id: str) -> None:
@@ -155,11 +167,12 @@ class DataDirectory:
             )
 
     def publish(self, *, api_address: str, peer_address: str, node_id: str) -> None:
-        """Leaves word for the command line of this machine where the daemon answers."""
-        write_document(
-            self.path / DAEMON_FILE,
-            {"pid": os.getpid(), "api_address": api_address, "peer_address": peer_address, "node_id": node_id},
-        )
+        """Leaves word for the command line of this machine where the daemon answers. Raises DISK_FULL."""
+        where = {"pid": os.getpid(), "api_address": api_address, "peer_address": peer_address, "node_id": node_id}
+        try:
+            write_document(self.path / DAEMON_FILE, where)
+        except OSError as error:
+            raise _not_written(self.path / DAEMON_FILE, error) from error
 
     def empty_hive(self) -> None:
         """Removes log, agreed state and blobs of a hive that was given up; the identity stays."""
@@ -526,14 +539,10 @@ class Daemon:
 
     async def start(self) -> None:
         """Starts everything. Raises HiveError when a port cannot be had."""
-        await self._claim_code.renew()
         await self._server.start()
         self._local.set_addresses(self._own_addresses(lan_addresses()))
-        self._folder.publish(
-            api_address=self._server.api_address,
-            peer_address=self._server.peer_address,
-            node_id=self._local.node_id,
-        )
+        if not await self._leave_word():
+            self._supervisor.beside(self._leave_word_later())
         _log.info(
             "hivenode started",
             node=self._local.node_id,
@@ -550,6 +559,26 @@ class Daemon:
         self._supervisor.run(sweeper.run(), "blob sweeper")
         if not self._config.advertise:
             self._supervisor.run(self._watch_addresses(), "addresses")
+
+    async def _leave_word(self) -> bool:
+        """Whether the command line of this machine finds this daemon: on a full disk it cannot, and everybody else can."""
+        try:
+            await self._claim_code.renew()
+            self._folder.publish(
+                api_address=self._server.api_address,
+                peer_address=self._server.peer_address,
+                node_id=self._local.node_id,
+            )
+        except HiveError as error:
+            _log.error("the command line of this machine cannot find this daemon; trying again", reason=error.message)
+            return False
+        return True
+
+    async def _leave_word_later(self) -> None:
+        while True:
+            await asyncio.sleep(WORD_RETRY_S)
+            if await self._leave_word():
+                return
 
     async def _discover(self) -> None:
         bootstrap = BootstrapFinder(self._config.bootstrap, DEFAULT_PEER_PORT)
@@ -629,7 +658,7 @@ def _set_up_logging(config: Config) -> None:
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.log_level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=log_stream(sys.stderr.fileno())),
         cache_logger_on_first_use=True,
     )
 
