@@ -185,6 +185,12 @@ class Daemon:
             self._dialled = self.api
         return self._channel
 
+    def dial(self, address: str) -> None:
+        """For a daemon that cannot write down where it listens."""
+        self._close_channel()
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._dialled = address
+
     def _has_moved(self) -> bool:
         """Whether the daemon began anew by itself, as when its hive dissolved: with free ports it listens elsewhere then."""
         try:
