@@ -36,7 +36,7 @@ def hive(view: ReadView) -> HiveRecord | None:
 
 def is_born(view: ReadView) -> bool:
     """Whether the hive's first commands are agreed: what it is, whom it trusts, and last its founder."""
-    return hive(view) is not None and count(view, keys.NODES_COUNTER) > 0
+    return hive(view) is not None and (count(view, keys.NODES_COUNTER) > 0 or count(view, keys.REMOVED_COUNTER) > 0)
 
 
 def clock_ms(view: ReadView) -> int:

@@ -605,6 +605,8 @@ class HiveLife:
                 return True
             # A member that hears no leader may have been taken out while it was away, and then nobody but the leader says so.
             leader = await self._local.leader(LEADERLESS_S + JOIN_DEADLINE_S)
+            if self._local.standing() is Standing.LEADER:
+                return await self._tell_record()  # It came to lead meanwhile, and asks nobody.
             if replica is not None and replica.leader is not None and self._is_told(replica):
                 return True
             offer = await self._ask_to_admit(leader, self._local.hive_id())

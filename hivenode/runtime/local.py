@@ -29,6 +29,7 @@ from hivenode.pool import queries
 from hivenode.pool.commands import Reply
 from hivenode.pool.events import Event, NodeChanged, StateReplaced
 from hivenode.pool.records import NodeEntry, NodeKind
+from hivenode.pool.validation import ADDRESSES_MAX
 from hivenode.runtime.leader_search import LeaderSearch
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.ports import Introduction, JoinOffer, MembersTold, PeerAddress, PeerNetwork, Standing
@@ -135,6 +136,7 @@ class LocalNode:
         self._search = LeaderSearch(peers.introduce)
         self._searching: asyncio.Task[PeerAddress | None] | None = None
         self._writes_open = asyncio.Event()
+        self._takes_writes = False
 
     # --- who this node is ------------------------------------------------------------------------------------------
 
@@ -286,13 +288,26 @@ class LocalNode:
         replica = self._require_replica()
         if shortage := self.shortage():
             raise HiveError(Code.DISK_FULL, f"not done, since on the leader {shortage}")
-        if not self._writes_open.is_set():
+        if not self._takes_writes and replica.leads:
             try:
                 async with asyncio.timeout(deadline_s):
-                    await self._writes_open.wait()
+                    await self._until_born(replica)
             except TimeoutError:
                 raise HiveError(Code.NO_LEADER, "the hive is still being formed; nothing was done") from None
         return await replica.propose(command, deadline_s=deadline_s, owner=owner, key=key, keep_ms=keep_ms)
+
+    async def _until_born(self, replica: Replica) -> None:
+        """A founder that died in the midst of its hive's birth goes on with that first: a trust mode is set in an empty hive."""
+        await self._writes_open.wait()
+        applied = asyncio.Event()
+        unsubscribe = replica.subscribe(lambda _events: applied.set())
+        try:
+            while not queries.is_born(replica.view()):
+                applied.clear()
+                await applied.wait()
+        finally:
+            unsubscribe()
+        self._takes_writes = True
 
     def view(self) -> ReadView:
         return self._require_replica().view()
@@ -451,7 +466,8 @@ class LocalNode:
         if peer.node_id == self.node_id or not peer.addresses:
             return
         if len(self._known) < PEERS_MAX or peer.node_id in self._known:
-            addresses = tuple(dict.fromkeys((*self._agreed_addresses(peer.node_id), *peer.addresses)))
+            agreed = self._agreed_addresses(peer.node_id)
+            addresses = tuple(dict.fromkeys((*peer.addresses[:ADDRESSES_MAX], *agreed[:ADDRESSES_MAX])))
             self._known[peer.node_id] = known = PeerAddress(node_id=peer.node_id, addresses=addresses)
             self._peers.learn(known)
 

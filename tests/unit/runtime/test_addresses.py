@@ -38,9 +38,16 @@ def local_of(*, replica: bool) -> tuple[Any, dict[NodeId, tuple[str, ...]]]:
 def test_who_says_that_it_is_elsewhere_is_looked_for_there_and_where_the_hive_has_it(replica: bool) -> None:
     local, links = local_of(replica=replica)
     LocalNode.note_address(local, PeerAddress(node_id=node_id(7), addresses=ELSEWHERE))
-    assert links[node_id(7)] == local._known[node_id(7)].addresses == (*AGREED, *ELSEWHERE)
+    assert links[node_id(7)] == local._known[node_id(7)].addresses == (*ELSEWHERE, *AGREED)
     LocalNode.note_address(local, PeerAddress(node_id=node_id(7), addresses=AGREED))
     assert links[node_id(7)] == AGREED
+
+
+def test_of_many_addresses_the_first_of_each_kind_are_kept() -> None:
+    local, links = local_of(replica=True)
+    many = tuple(f"10.0.1.{number}:50052" for number in range(5_000))
+    LocalNode.note_address(local, PeerAddress(node_id=node_id(7), addresses=many))
+    assert links[node_id(7)] == (*many[:16], *AGREED)
 
 
 def test_a_stranger_is_where_it_says() -> None:
