@@ -2,8 +2,8 @@
 
 Rules:
 - Machines that knew it before are asked first: only those that hold the log know it, and of a large hive few do.
-- Some are asked at once. A machine without power answers nothing, and a third of a hive may have none: one after the other
-  they would take minutes.
+- Some are asked at once, each at all its addresses: one that moved, or has a VPN, has silent ones. A machine without power
+  answers nothing, and a third of a hive may have none: one after the other they would take minutes.
 """
 
 from __future__ import annotations
@@ -60,12 +60,21 @@ class LeaderSearch:
     async def _ask(self, order: Iterator[PeerAddress], hive_id: str) -> Introduction | None:
         """Takes peers from the common order until one knows."""
         for peer in order:
-            for address in peer.addresses:
-                try:
-                    intro = await self._introduce(address, INTRODUCE_DEADLINE_S)
-                except HiveError:
-                    continue
-                self.note(intro)
-                if intro.hive_id == hive_id and intro.leader is not None:
-                    return intro
+            asking = [asyncio.ensure_future(self._introduced(address)) for address in peer.addresses]
+            try:
+                for answer in asyncio.as_completed(asking):
+                    intro = await answer
+                    if intro is not None and intro.hive_id == hive_id and intro.leader is not None:
+                        return intro
+            finally:
+                for asked in asking:
+                    asked.cancel()
         return None
+
+    async def _introduced(self, address: str) -> Introduction | None:
+        try:
+            intro = await self._introduce(address, INTRODUCE_DEADLINE_S)
+        except HiveError:
+            return None
+        self.note(intro)
+        return intro

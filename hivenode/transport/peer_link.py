@@ -462,8 +462,7 @@ class PeerLink:
         return await prove(channel, self._me, callee, nonce, DIAL_TIMEOUT_S, metadata=metadata)
 
     async def _dial(self) -> Connection | HiveError:
-        """Tries the addresses until one answers, or each has failed; those that are learned meanwhile too. What is being tried by
-        then may be getting through, and is waited for.
+        """Tries the addresses until one answers, or each has failed; those that are learned meanwhile too.
 
         A failure is returned, and not raised: see `_tried`.
         """
@@ -476,9 +475,8 @@ class PeerLink:
         """By address, the last failure last."""
         is_time = False
         try:
-            while (goes_on := any(address not in failures for address in self._addresses)) or tries:
-                trying = set(tries.values())
-                address = self._next_address(begun, failures, trying, loop.time(), again=is_time) if goes_on else None
+            while any(address not in failures for address in self._addresses):
+                address = self._next_address(begun, failures, set(tries.values()), loop.time(), again=is_time)
                 if address is not None:
                     begun[address] = loop.time()
                     tries[asyncio.ensure_future(_tried(self._me, self._certificates, address))] = address

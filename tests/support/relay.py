@@ -19,7 +19,6 @@ async def relay(
     taken: list[asyncio.Task[None]] | None = None,
     *,
     delay_s: float = 0.0,
-    mute: int = 0,
     shown: socket.socket | None = None,
 ) -> AsyncIterator[str]:
     """An address that leads to the given one; whoever comes by it has the IP address `source` there, one of this machine's.
@@ -27,19 +26,14 @@ async def relay(
     Args:
         taken: gets a task for each connection, which ends with it.
         delay_s: how long all that is said takes, each way.
-        mute: on so many connections, the first ones, nothing is said.
         shown: a bound socket for the way round; the relay closes it.
     """
     host, port = split_address(address)
     carried: list[asyncio.Task[None]] = [] if taken is None else taken
-    silent = iter(range(mute))
 
     async def carry(here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
             carried.append(task)
-        if next(silent, None) is not None:
-            await _hear_out(here, back)
-            return
         try:
             there, on = await asyncio.open_connection(host, port, local_addr=(source, 0))
         except OSError:
@@ -62,15 +56,6 @@ async def relay(
             for task in carried:
                 task.cancel()
             await asyncio.wait(carried, timeout=CLOSE_S)
-
-
-async def _hear_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        with contextlib.suppress(OSError):
-            while await reader.read(1 << 16):
-                pass
-    finally:
-        writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:

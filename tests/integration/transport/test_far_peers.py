@@ -68,13 +68,6 @@ async def test_an_address_that_refused_is_tried_again_while_another_is_silent() 
         await there.all_ended()
 
 
-async def test_a_try_that_is_getting_through_is_waited_for_when_the_first_one_has_failed() -> None:
-    mute = 2  # One of the tries that follow each other by a second then gets through after `DIAL_TIMEOUT_S`.
-    async with nodes(2) as (a, b), relay(b.server.peer_address, "127.0.0.1", delay_s=WAY_S, mute=mute) as address:
-        link = a.peers.link_to(PeerAddress(node_id=b.id, addresses=(address,)))
-        assert (await link.connect(DEADLINE_S)).address == address
-
-
 async def test_who_was_refused_and_has_no_time_to_prove_itself_anew_hears_the_refusal() -> None:
     async with nodes(2) as (a, b), relay(b.server.peer_address, "127.0.0.1", delay_s=WAY_S) as address:
         peer = PeerAddress(node_id=b.id, addresses=(address,))

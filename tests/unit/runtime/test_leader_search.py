@@ -222,3 +222,15 @@ async def test_who_is_told_to_go_in_the_moment_when_the_leader_is_found_goes() -
         await asyncio.wait({asking}, timeout=DEADLINE_S)
         assert asking.cancelled(), f"after {steps} turns of the loop"
     assert steps > 1  # Else it was never told between the question and the answer.
+
+
+async def test_a_machine_with_silent_addresses_is_found_at_the_one_that_answers() -> None:
+    lan = Lan({3: introduction(3, peer(2))})
+    silent = tuple(address for number in range(100, 105) for address in peer(number).addresses)
+    moved = replace(peer(3), addresses=(*silent, *peer(3).addresses))
+    found = await LeaderSearch(lan.introduce).find([moved], HIVE_ID, DEADLINE_S)
+    assert found is not None
+    assert found.leader == peer(2)
+    assert (lan.most_silent, lan.silent) == (len(silent), 0), (
+        "all are asked at once, and nobody waits for them any more"
+    )
