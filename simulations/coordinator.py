@@ -15,10 +15,11 @@ from hivenode.membership.suspicion import SuspicionConfig
 from hivenode.pool import placement, queries
 from hivenode.pool.commands import AssignTask, LoseAttempt, Reply, Sweep
 from hivenode.pool.events import Event, NodeRevoked
-from hivenode.runtime.assignments import Assignments, command_of
+from hivenode.runtime.assignments import RESTARTED, Assignments, command_of
 from hivenode.runtime.coordinator import PLAN_LIMIT, PROPOSE_DEADLINE_S, RETRY_S, SWEEP_INTERVAL_S, SWEEP_ROWS_MAX
-from hivenode.runtime.ports import AttemptEnded, AttemptOrder, AttemptStarted, WorkerHello, WorkerOrder
+from hivenode.runtime.ports import AttemptEnded, AttemptKey, AttemptOrder, AttemptStarted, WorkerHello, WorkerOrder
 from simulations.calls import Failure, Write, Written
+from simulations.checkers.violation import demand
 from simulations.engine import MS, SECOND
 from simulations.network import Stream
 
@@ -118,10 +119,14 @@ class Coordinator:
 
     def _probe(self, node_id: NodeId) -> None:
         """A machine whose daemon is gone refuses; one that is cut off or without power says nothing."""
-        worker = self._node.world.nodes[self._node.world.names[node_id]]
+        worker = self._worker_on(node_id)
         if worker.powered and not worker.alive and self._node.reaches(worker):
             self._assignments.refused(node_id, self._now_ms())
             self._wake()
+
+    def _worker_on(self, node_id: NodeId) -> Node:
+        world = self._node.world
+        return world.nodes[world.names[node_id]]
 
     def _now_ms(self) -> int:
         return self._node.clock.monotonic_ms()
@@ -151,6 +156,11 @@ class Coordinator:
         self._propose(command, agreed)
 
     def _lose(self, loss: LoseAttempt) -> None:
+        worker = self._worker_on(NodeId(loss.node_id)).worker
+        if worker is not None and loss.reason == RESTARTED and not self._node.tainted:
+            key = AttemptKey(user=loss.user, task_id=loss.task_id, attempt=loss.attempt)
+            demand(not worker.runs(key), f"{self._node.name} loses {key}, which its worker runs")
+
         def ended() -> None:
             self._assignments.loss_ended(loss)
             self._wake()

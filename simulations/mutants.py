@@ -19,7 +19,8 @@ from hivenode.consensus.messages import AppendRequest, VoteRequest
 from hivenode.consensus.progress import Progress
 from hivenode.consensus.quorum import committed_index
 from hivenode.consensus.state import RaftState
-from hivenode.encoding.node_record import NodeRecord, SignedNodeRecord, Verify, open_record
+from hivenode.encoding.node_record import NodeId, NodeRecord, SignedNodeRecord, Verify, open_record
+from hivenode.encoding.state_view import ReadView
 from hivenode.errors import InvariantError
 from hivenode.ledger import chain
 from hivenode.ledger.accounts import TREASURY, user_account
@@ -30,6 +31,7 @@ from hivenode.pool import attempts, keys, nodes, queries, requests, tasks, users
 from hivenode.pool.commands import ChangePassword, EndAttempt, LoseAttempt, RefreshSession, Reply, StartAttempt
 from hivenode.pool.context import Context
 from hivenode.pool.records import NodeRights, TaskRecord, TaskState
+from hivenode.runtime.assignments import Assignments
 from hivenode.runtime.departures import refuse_departure
 from hivenode.runtime.member_gate import MemberGate
 from hivenode.runtime.reads import Reads
@@ -344,6 +346,26 @@ def deaf_suspicion() -> Any:
     return _replaced(Suspicion, "judge", lambda self, now_ms: ())
 
 
+def running_attempts_disowned() -> Any:
+    """The leader passes over what a worker says that it runs, and takes it for lost."""
+    opened = Assignments.opened
+
+    def deaf(self: Any, view: ReadView, node: NodeId, stream: Any, _has: Any, now_ms: int) -> None:
+        opened(self, view, node, stream, (), now_ms)
+
+    return _replaced(Assignments, "opened", deaf)
+
+
+def ends_never_acknowledged() -> Any:
+    """Workers do not hear that an end is agreed on, and keep the attempt."""
+    return _replaced(Assignments, "_close", lambda self, node, key: None)
+
+
+def losses_asked_for_once() -> Any:
+    """A loss that could not be agreed on is never asked for again."""
+    return _replaced(Assignments, "loss_ended", lambda self, loss: None)
+
+
 def probe_never_sent_again() -> Any:
     """A lost append to a member that is being probed is never repeated."""
     handle = replication.handle_heartbeat_response
@@ -489,6 +511,9 @@ ALL: Final[dict[str, Mutant]] = {
         state_depends_on_node,
         clock_runs_back,
         deaf_suspicion,
+        running_attempts_disowned,
+        ends_never_acknowledged,
+        losses_asked_for_once,
         probe_never_sent_again,
         joint_never_left,
         removed_voter_unheard,

@@ -67,6 +67,15 @@ class Worker:
         """Whether its stream to a leader stands, as far as it knows."""
         return self._stream is not None
 
+    @property
+    def holds_attempts(self) -> bool:
+        return bool(self._attempts)
+
+    def runs(self, key: AttemptKey) -> bool:
+        """Whether it has an attempt that has not ended, and whose end is wanted."""
+        attempt = self._attempts.get(key)
+        return attempt is not None and attempt.ended is None and not attempt.forgotten
+
     # --- the stream ------------------------------------------------------------------------------------------------
 
     def connect(self) -> None:

@@ -316,6 +316,14 @@ class World:
         counts = queries.counts(leader.replica.view)
         if counts.tasks_pending or counts.tasks_running:
             found.append(f"{counts.tasks_pending} tasks wait, {counts.tasks_running} run")
+        elif attempts := queries.open_attempts(leader.replica.view):
+            found.append(f"{len(attempts)} attempts have no end")
+        else:
+            found.extend(
+                f"{node.name} holds attempts that are closed"
+                for node in self.present()
+                if node.worker is not None and node.worker.holds_attempts
+            )
         if status.conf.is_joint:
             found.append("the configuration is joint")
         return found

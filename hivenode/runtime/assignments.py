@@ -39,6 +39,8 @@ from hivenode.runtime.ports import (
     WorkerOrder,
 )
 
+RESTARTED: Final = "the worker was restarted"
+"""Why an attempt is lost that its worker does not have; for persons."""
 PROBE_INTERVAL_MS: Final = 1_000
 """A worker that owes an end and has no stream is dialled this often."""
 
@@ -231,7 +233,7 @@ class Assignments(Generic[S]):
             _order(view, worker, task)
             return None
         else:
-            reason = "the worker was restarted"
+            reason = RESTARTED
         if key in self._losing:
             return None
         self._losing.add(key)

@@ -54,6 +54,7 @@ from simulations.scenarios.members import (
     worker_gone_for_good,
     worker_is_given_voter_right_while_a_member_is_away,
     worker_reports_late,
+    worker_restarts_during_a_transfer,
 )
 from simulations.scenarios.trust import (
     revoked_machine_comes_with_an_empty_disk,
@@ -70,6 +71,7 @@ Scenario = Callable[[int], str]
 ALL: Final[dict[str, Scenario]] = {
     scenario.__name__: scenario
     for scenario in (
+        worker_restarts_during_a_transfer,
         join_answers_lost,
         join_takes_a_moment,
         clock_jump_of_an_hour,
