@@ -19,6 +19,8 @@ class _Lines(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._is_broken_off = False
+        """The last line was lost, or a part of it."""
 
     def writable(self) -> bool:
         return True
@@ -27,11 +29,15 @@ class _Lines(io.RawIOBase):
         rest = memoryview(data)
         size_bytes = len(rest)
         try:
+            if self._is_broken_off:
+                os.write(self._descriptor, b"\n")
+                self._is_broken_off = False
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
             if error.errno not in _FULL:
                 raise
+            self._is_broken_off = True
         return size_bytes
 
 

@@ -8,7 +8,8 @@ that LMDB says EIO, which is also what it says of a failed fsync. They are told 
 | the map is full | | | there is no room | DISK_FULL |
 | ENOSPC, EDQUOT | succeeds | | there is no room | DISK_FULL |
 | EIO | succeeds | next to no room | it was a short write | DISK_FULL |
-| EIO | succeeds | room | the write failed | what LMDB raised |
+| EIO | succeeds | room, up to `UNEXPLAINED_MAX` times in a row | room came since, or a quota ended | DISK_FULL |
+| EIO | succeeds | room, and again | the write failed | what LMDB raised |
 | any of the three | fails | | the fsync failed | InvariantError |
 
 After a failed fsync the kernel may have thrown away what it could not write, and calls it written: trying again would succeed and
@@ -35,6 +36,8 @@ MAP_BYTES: Final = 64 << 30
 """Address space, not disk: fixed and large, so that the map never has to be resized under a reader."""
 NEXT_TO_NO_ROOM_BYTES: Final = 4 << 20
 """A short write took the last byte there was. Somebody may have freed a little before we look, and file systems keep some."""
+UNEXPLAINED_MAX: Final = 8
+"""Nothing that is valid was written, so it may be tried again; a disk that fails each time is broken."""
 _DATA_FILE: Final = "data.mdb"
 _LOCK_FILE: Final = "lock.mdb"
 _LOCK_BYTES: Final = 8_192
@@ -51,7 +54,8 @@ def open_environment(
         HiveError: DISK_FULL, and then there is none in `folder` if there was none before.
         lmdb.Error: it is damaged, or the disk cannot be read.
     """
-    is_new = not (folder / _DATA_FILE).exists()
+    data = folder / _DATA_FILE
+    is_new = not data.exists() or not data.stat().st_size
     try:
         _make_lock_file(folder / _LOCK_FILE)
         return lmdb.open(
@@ -63,8 +67,9 @@ def open_environment(
             mode=0o600,
             max_spare_txns=spare_transactions,
         )
-    except (OSError, lmdb.DiskError) as error:
-        if isinstance(error, OSError) and error.errno not in _FULL:
+    except (OSError, lmdb.Error) as error:
+        full = error.errno in _FULL if isinstance(error, OSError) else _lacks_room(error)
+        if not full:
             raise
         if is_new:  # Half of its head is there perhaps, which LMDB would take for a damaged one ever after.
             for name in (_DATA_FILE, _LOCK_FILE):
@@ -103,6 +108,7 @@ class LmdbDisk:
         self._environment = environment
         self._folder = folder
         self._what = what
+        self._unexplained = 0
         self._witness = os.open(folder / _DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
 
     @contextmanager
@@ -116,15 +122,17 @@ class LmdbDisk:
         """
         try:
             yield
+            self._unexplained = 0
         except lmdb.MapFullError as error:
             raise self._full(error) from error
         except lmdb.Error as error:
-            lacks_room = isinstance(error, lmdb.DiskError) or _says(error, errno.EDQUOT)
+            lacks_room = _lacks_room(error)
             if not lacks_room and not _says(error, errno.EIO):
                 raise
             if not self._is_sound():
                 raise self._broken(error) from error
-            if not lacks_room and self._has_room():
+            self._unexplained += not lacks_room and self._has_room()
+            if self._unexplained > UNEXPLAINED_MAX:
                 raise
             raise self._full(error) from error
 
@@ -161,6 +169,10 @@ class LmdbDisk:
             f"the disk failed to write {self._what} in {self._folder}: {error}. It is not tried again, since what the disk "
             "was given before may be lost: look after this machine's disk, and start again"
         )
+
+
+def _lacks_room(error: lmdb.Error) -> bool:
+    return isinstance(error, lmdb.DiskError) or _says(error, errno.EDQUOT)
 
 
 def _says(error: lmdb.Error, number: int) -> bool:

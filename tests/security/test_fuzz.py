@@ -40,7 +40,8 @@ EXEMPT = {
     "channels.open_channel": "opens a connection",
     "durable_files.read_document": "reads a file of this node's own data directory",
     "keys.open_attempt": "makes a key of the agreed state",
-    "state_store.open_environment": "opens this node's own database",
+    "lmdb_disk.open_environment": "opens this node's own database",
+    "state_store.open_state": "opens this node's own database",
 }
 KEPT: dict[str, list[bytes]] = {
     "nvidia-smi's answer": [

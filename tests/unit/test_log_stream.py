@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from hivenode.log_stream import log_stream
+from tests.support.small_disks import fill, small_disk
+
+SMALL_KIB = 256
 
 
 def test_a_line_that_finds_no_room_is_lost_and_nobody_hears_of_it() -> None:
@@ -19,6 +22,20 @@ def test_a_line_that_finds_no_room_is_lost_and_nobody_hears_of_it() -> None:
     stream.write("lost\n")
     stream.close()
     os.close(descriptor)
+
+
+def test_after_half_a_line_the_next_one_begins_anew(tmp_path: Path) -> None:
+    page = os.sysconf("SC_PAGESIZE")
+    with small_disk(tmp_path / "disk", SMALL_KIB) as disk:
+        descriptor = os.open(disk / "log", os.O_WRONLY | os.O_CREAT, 0o600)
+        ballast = fill(disk, leave_bytes=page)
+        stream = log_stream(descriptor)
+        stream.write("x" * 2 * page + "\n")
+        ballast.unlink()
+        stream.write("whole\n")
+        stream.close()
+        os.close(descriptor)
+        assert (disk / "log").read_text().splitlines() == ["x" * page, "whole"]
 
 
 def test_lines_are_there_when_they_are_written_and_the_descriptor_stays_open(tmp_path: Path) -> None:

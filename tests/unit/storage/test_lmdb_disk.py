@@ -16,7 +16,7 @@ import pytest
 
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.storage import lmdb_disk
-from hivenode.storage.lmdb_disk import LmdbDisk, open_environment
+from hivenode.storage.lmdb_disk import UNEXPLAINED_MAX, LmdbDisk, open_environment
 from tests.support.parts import require
 from tests.support.small_disks import free_bytes, small_disk
 
@@ -62,13 +62,29 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_short_write_on_a_disk_with_room_is_not_taken_for_a_full_disk(folder: Path) -> None:
+def test_a_short_write_on_a_disk_with_room_is_tried_again_and_not_for_ever(folder: Path) -> None:
+    """Somebody may have freed it since, or a quota ended, which no file system tells."""
     require(free_bytes(folder) > lmdb_disk.NEXT_TO_NO_ROOM_BYTES, "a little free disk space")
-    with (
-        opened(folder) as (environment, disk),
-        files_of_at_most(1 << 20),
-        pytest.raises(lmdb.Error, match=os.strerror(errno.EIO)),
-    ):
+    failed = lmdb.Error(f"mdb_txn_commit: {os.strerror(errno.EIO)}")
+    with opened(folder) as (environment, disk):
+        with files_of_at_most(1 << 20), pytest.raises(HiveError) as caught:
+            write(environment, disk)
+        assert caught.value.code is Code.DISK_FULL
+        write(environment, disk)
+        for _ in range(UNEXPLAINED_MAX):
+            with pytest.raises(HiveError), disk.told_apart():
+                raise failed
+        with pytest.raises(lmdb.Error, match=os.strerror(errno.EIO)), disk.told_apart():
+            raise failed
+
+
+def test_a_file_without_content_is_no_damaged_log(folder: Path) -> None:
+    """The process was killed before its head was written."""
+    (folder / "data.mdb").touch()
+    with files_of_at_most(1 << 10), pytest.raises(HiveError) as caught:
+        open_environment(folder, metasync=True)
+    assert caught.value.code is Code.DISK_FULL
+    with opened(folder) as (environment, disk):
         write(environment, disk)
 
 
