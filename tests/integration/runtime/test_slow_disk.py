@@ -13,8 +13,10 @@ from hivenode.pool import queries
 from tests.support.replicas import (
     DEADLINE_S,
     PATIENT_MS,
+    Member,
     at_rest,
     count_sent,
+    create_hive,
     leader_of,
     others,
     register,
@@ -72,3 +74,23 @@ async def test_a_leader_whose_disk_is_stuck_hands_over_and_does_not_come_back_me
         await heir.replica.read_barrier(DEADLINE_S)
         assert stuck.replica.leader == MemberId(heir.id)
         assert stuck.rows() == heir.rows()
+
+
+async def test_the_only_voter_whose_disk_is_stuck_refuses_writes_and_does_them_not_later(tmp_path: Path) -> None:
+    member = Member("a", tmp_path / "a", {}).birth()
+    try:
+        member.start(born=True)
+        await member.replica.wait_until_leading(DEADLINE_S)
+        await create_hive(member)
+        with member.stuck_disk():
+            writing = asyncio.create_task(register(member, "alice"))
+            await until(lambda: member.replica.writing.stalled)
+            with pytest.raises(HiveError) as failure:
+                await register(member, "bob")
+            assert failure.value.code is Code.DISK_FULL
+            await member.replica.read_barrier(DEADLINE_S)
+        assert not (await writing).refused
+        assert not (await register(member, "carol")).refused
+        assert queries.user(member.replica.view(), "bob") is None
+    finally:
+        await member.crash()
