@@ -70,7 +70,6 @@ from hivenode.runtime.ports import (
     Standing,
 )
 from hivenode.runtime.replica import Replica
-from hivenode.runtime.requests import accepted
 from hivenode.runtime.together import together
 
 CALL_DEADLINE_S: Final = 3.0
@@ -442,7 +441,15 @@ class HiveLife:
                 )
         mode = TrustMode(config.trust)
         if mode is not TrustMode.LAN and queries.counts(replica.view()).nodes == 0:
-            accepted(await replica.propose(SetTrust(mode=mode), deadline_s=BIRTH_DEADLINE_S))
+            reply = await replica.propose(SetTrust(mode=mode), deadline_s=BIRTH_DEADLINE_S)
+            if (
+                reply.refused
+            ):  # It was set before, to another one; or users came in first, as earlier versions let them.
+                _log.error(
+                    "the hive keeps another trust mode than this one is started with",
+                    mode=mode.value,
+                    reason=reply.message,
+                )
         await self._admit_self(replica)
 
     async def _admit_self(self, replica: Replica) -> None:

@@ -64,7 +64,13 @@ class LeaderSearch:
             try:
                 for answer in asyncio.as_completed(asking):
                     intro = await answer
-                    if intro is not None and intro.hive_id == hive_id and intro.leader is not None:
+                    # Another machine may have an address that this one had before.
+                    if (
+                        intro is not None
+                        and intro.record.node_id == peer.node_id
+                        and intro.hive_id == hive_id
+                        and intro.leader
+                    ):
                         return intro
             finally:
                 for asked in asking:

@@ -289,11 +289,13 @@ class LocalNode:
         if shortage := self.shortage():
             raise HiveError(Code.DISK_FULL, f"not done, since on the leader {shortage}")
         if not self._takes_writes and replica.leads:
+            began_s = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(deadline_s):
                     await self._until_born(replica)
             except TimeoutError:
                 raise HiveError(Code.NO_LEADER, "the hive is still being formed; nothing was done") from None
+            deadline_s -= asyncio.get_running_loop().time() - began_s
         return await replica.propose(command, deadline_s=deadline_s, owner=owner, key=key, keep_ms=keep_ms)
 
     async def _until_born(self, replica: Replica) -> None:

@@ -234,3 +234,11 @@ async def test_a_machine_with_silent_addresses_is_found_at_the_one_that_answers(
     assert (lan.most_silent, lan.silent) == (len(silent), 0), (
         "all are asked at once, and nobody waits for them any more"
     )
+
+
+async def test_another_machine_at_a_former_address_of_one_is_not_taken_for_it() -> None:
+    lan = Lan({3: introduction(3, peer(2)), 4: introduction(4, peer(4))})
+    moved = replace(peer(3), addresses=(*peer(4).addresses, *peer(3).addresses))
+    found = await LeaderSearch(lan.introduce).find([moved], HIVE_ID, DEADLINE_S)
+    assert found is not None
+    assert found.record.node_id == peer(3).node_id
