@@ -346,6 +346,7 @@ class Daemon:
         )
         self._accounts = HiveAccounts(self._local, self._local, identity, config, clock_ms=_clock_ms)
         self._claim_code = ClaimCode(path, identity, self._local.hive_id, _wall_ms)
+        self._has_claim_code = False
         self._tasks = HiveTasks(
             agreement=self._local,
             leadership=self._local,
@@ -563,7 +564,9 @@ class Daemon:
     async def _leave_word(self) -> bool:
         """Whether the command line of this machine finds this daemon: on a full disk it cannot, and everybody else can."""
         try:
-            await self._claim_code.renew()
+            if not self._has_claim_code:
+                await self._claim_code.renew()
+                self._has_claim_code = True
             self._folder.publish(
                 api_address=self._server.api_address,
                 peer_address=self._server.peer_address,
