@@ -275,8 +275,8 @@ class Replica:
             raise HiveError(Code.DISK_FULL, "the leader's disk is full; nothing was done")
         if not self.leads:
             raise HiveError(Code.NO_LEADER, "this node does not lead; nothing was done, ask again")
-        if self.writing.stalled or self.state_writing.is_stuck:
-            # The only voter leads on, and what it took now it would do long after its callers gave up.
+        if (self.writing.stalled or self.state_writing.is_stuck) and has_one_voter(self._state.conf):
+            # It leads on, for nobody can take over, and what it took now it would do long after its callers gave up.
             raise HiveError(Code.DISK_FULL, "the leader's disk takes nothing; nothing was done, ask again")
         proposal = Proposal(body, owner, key, keep_ms, asyncio.get_running_loop().create_future())
         return await self._proposals.agree(proposal, deadline_s)

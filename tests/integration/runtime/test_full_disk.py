@@ -64,7 +64,7 @@ async def test_a_leader_whose_agreed_state_has_no_room_hands_over_and_ends_when_
         for tag in range(20):
             if full.replica.leads:
                 await asyncio.gather(*(_write(full, f"user{tag}x{number}") for number in range(50)))
-        assert not full.replica.leads
+        await until(lambda: not full.replica.leads)
         heir = await leader_of([first, third])
         await register(heir, "bob")
         assert full.state.overfull
