@@ -54,6 +54,7 @@ from hivenode.pool.commands import AdmitNode, CreateHive, SetTrust
 from hivenode.pool.dissolving import is_virgin
 from hivenode.pool.events import Event as PoolEvent
 from hivenode.pool.events import NodeRemoved, StateReplaced
+from hivenode.pool.joining import trust_mode
 from hivenode.pool.records import NodeRights, TrustMode
 from hivenode.runtime.admission import ASK_DEADLINE_S, twin_refusal
 from hivenode.runtime.errand import Errand
@@ -441,16 +442,21 @@ class HiveLife:
                 )
         mode = TrustMode(config.trust)
         if mode is not TrustMode.LAN and queries.counts(replica.view()).nodes == 0:
-            reply = await replica.propose(SetTrust(mode=mode), deadline_s=BIRTH_DEADLINE_S)
-            if (
-                reply.refused
-            ):  # It was set before, to another one; or users came in first, as earlier versions let them.
-                _log.error(
-                    "the hive keeps another trust mode than this one is started with",
-                    mode=mode.value,
-                    reason=reply.message,
-                )
+            await self._set_trust(replica, mode)
         await self._admit_self(replica)
+
+    async def _set_trust(self, replica: Replica, mode: TrustMode) -> None:
+        """Raises PERMISSION_DENIED when the hive would take in whoever is on its network, which its owner does not want."""
+        reply = await replica.propose(SetTrust(mode=mode), deadline_s=BIRTH_DEADLINE_S)
+        if not reply.refused:
+            return
+        kept = trust_mode(replica.view())
+        if kept is TrustMode.LAN:  # Earlier versions let users in first.
+            raise HiveError(
+                Code(reply.code),
+                f"the trust mode cannot be {mode.value} any more, since the hive has users: start with --trust lan to go on so",
+            )
+        _log.error("the hive keeps the trust mode that it has", kept=kept.value, started_with=mode.value)
 
     async def _admit_self(self, replica: Replica) -> None:
         signed = self._local.record()[1]

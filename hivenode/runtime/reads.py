@@ -68,9 +68,8 @@ class Reads:
         try:
             self._ask(context)
         except HiveError as error:
-            if (
-                error.code is not Code.OVERLOADED
-            ):  # There is no leader to ask by now; else it answers what it was asked before.
+            # A leader that is asked too much answers what it was asked before; else there is none to ask by now.
+            if error.code is not Code.OVERLOADED:
                 self._asked.clear()
                 self._waiting = reads
             return

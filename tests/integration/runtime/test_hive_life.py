@@ -14,6 +14,9 @@ import pytest
 from hivenode.encoding.node_record import NodeId
 from hivenode.errors import Code, HiveError, InvariantError
 from hivenode.membership.events import JoinHive, JoinSucceeded
+from hivenode.pool.commands import SetTrust
+from hivenode.pool.joining import trust_mode
+from hivenode.pool.records import TrustMode
 from hivenode.runtime import hive_life
 from hivenode.runtime.errand import Errand
 from hivenode.runtime.hive_life import BIRTH_TRIES, HiveLife
@@ -21,6 +24,7 @@ from hivenode.runtime.local import LocalNode
 from hivenode.runtime.ports import JoinOffer, PeerAddress, Standing
 from hivenode.runtime.roster import Roster
 from tests.support.parts import no_files_left
+from tests.support.replicas import Member, leader_of, propose, register, three
 
 
 async def test_a_founder_whose_disk_is_full_stops_and_says_why() -> None:
@@ -314,3 +318,26 @@ async def test_the_end_of_a_part_of_the_life_is_seen_at_once() -> None:
     with pytest.raises(InvariantError):
         async with asyncio.timeout(5):
             await HiveLife.run(life)
+
+
+async def _set_trust(leader: Member, mode: TrustMode) -> None:
+    await HiveLife._set_trust(SimpleNamespace(), leader.replica, mode)  # type: ignore[arg-type]
+
+
+async def test_a_hive_that_users_came_into_first_is_not_opened_to_its_network_against_its_owners_word(
+    tmp_path: Path,
+) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        await register(leader, "alice")
+        with pytest.raises(HiveError, match="start with --trust lan") as caught:
+            await _set_trust(leader, TrustMode.TOKEN)
+        assert caught.value.code is Code.PERMISSION_DENIED
+
+
+async def test_a_hive_whose_founder_comes_back_with_another_closed_trust_mode_keeps_its_own(tmp_path: Path) -> None:
+    async with three(tmp_path) as members:
+        leader = await leader_of(members)
+        assert not (await propose(leader, SetTrust(mode=TrustMode.APPROVE))).refused
+        await _set_trust(leader, TrustMode.TOKEN)
+        assert trust_mode(leader.replica.view()) is TrustMode.APPROVE
